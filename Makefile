@@ -1,0 +1,57 @@
+# Everything runs in .venv, which is made once and refreshed when the locked dependencies change.
+# make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow check format docs lock clean
+
+PYTHON ?=
+PORT ?= 8080
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCKED := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+venv: $(READY)  ## Make or refresh .venv
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { python=$$(scripts/find-python) && "$$python" -m venv --clear $(VENV); }
+	@echo "Installing the locked dependencies (TensorFlow is large: minutes on a slow line) ..."
+	@$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## Serve two small indexes and print curl lines to paste; PORT=8080
+	@$(BIN)/kosine demo --port $(PORT)
+
+test: $(READY)  ## Fast tests, under 3 minutes on 2 cores
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)  ## Tests that take minutes or gigabytes
+	@$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## Lint, format, types, arrows between rooms
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Write the one format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(READY)  ## Write the generated parts of docs/
+	$(BIN)/python -m tests.kit.generated_docs
+
+lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
+	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
+	uv pip compile pyproject.toml --extra cpu $(LOCKED) $(LOCK_ARGS) -o requirements/service-cpu.txt
+
+clean:  ## Remove .venv, caches and build outputs
+	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,143 @@
+"""`kosine inspect`: what the loader would say of a file, before it is served.
+
+Exit code 0: every file is good; 1: one is refused; 2: the command line is wrong.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from kosine.loading.inspection import inspect_file
+from kosine.loading.layout import MAX_DIM
+from kosine.loading.npy import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kosine.loading.inspection import Inspection
+    from kosine.loading.readings import Faults, Reading
+    from kosine.settings import Layout, Metric
+
+__all__ = ("inspect_command",)
+
+_SHOW_PROGRESS_FROM = 256 * 2**20
+"""Bytes; less is read in under a second."""
+
+
+@click.command("inspect")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--layout",
+    type=click.Choice(["rows", "columns", "transposed"]),
+    help="How items lie in the file; guessed where it is not given.",
+)
+@click.option("--dim", type=click.IntRange(1, MAX_DIM), help="Dimension; a flat file needs it.")
+@click.option("--metric", type=click.Choice(["cosine", "dot"]), default="cosine", show_default=True)
+@click.option("--ids", metavar="FILE", help="Item ids of the file, checked with it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
+def inspect_command(
+    *,
+    files: tuple[str, ...],
+    layout: Layout | None,
+    dim: int | None,
+    metric: Metric,
+    ids: str | None,
+    as_json: bool,
+) -> None:
+    """Check .npy files as the service would, and say how to serve them.
+
+    Shape, dtype, norms, layout, memory; or all that is wrong. Exit code 1 if the service would refuse a file.
+    """
+    if ids is not None and len(files) > 1:
+        raise click.UsageError(f"--ids belongs to one file, got {len(files)}; inspect them one by one")
+    all_good = True
+    for file in files:
+        with _progress(file) as progress:
+            found = inspect_file(file, layout=layout, dim=dim, ids=ids, metric=metric, progress=progress)
+        if as_json:
+            click.echo(msgspec.json.encode(found))
+        else:
+            _print(found)
+        all_good = all_good and found.good
+    raise click.exceptions.Exit(0 if all_good else 1)
+
+
+@contextmanager
+def _progress(file: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for a big file; none where stderr is no terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(escape(file), visible=False)
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, visible=total >= _SHOW_PROGRESS_FROM
+        )
+
+
+def _print(found: Inspection) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    title = Text(found.file, style="bold")
+    console.print(title.append("  good" if found.good else "  refused", "green" if found.good else "red"))
+    facts = list(_facts(found))
+    if console.is_terminal:
+        table = Table.grid(padding=(0, 2), pad_edge=True)
+        for name, value in facts:
+            table.add_row(Text(name, style="dim"), value)
+        console.print(table)
+    else:
+        # A pipe has no width: one line a fact.
+        width = max(len(name) for name, _ in facts)
+        console.print("\n".join(f"  {name:<{width}}  {value}" for name, value in facts))
+    if found.suggestion is not None:
+        console.print("\n".join(f"    {line}" for line in found.suggestion.splitlines()))
+    console.print()
+
+
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    if found.shape is not None:
+        shape = shown(tuple(found.shape))
+        yield "file", f"npy {found.npy_version}, {found.dtype}, {found.order} order, shape {shape}"
+    if found.layout is not None:
+        yield "layout", f"{found.layout}: {found.rows} items of dim {found.dim}; {found.reason}"
+    for reading in found.readings:
+        yield from _reading(reading)
+    if found.ids is not None:
+        yield "ids", f"{found.ids}, one for each item, each once"
+    if found.memory is not None:
+        memory = found.memory
+        yield "memory", f"{_human(memory.matrix)} matrix, {_human(memory.scratch)} for a batch of 128"
+        yield "", f"{_human(memory.load_peak)} to load, {_human(memory.reload_peak)} to reload while serving"
+    for refusal in found.refusals:
+        yield refusal.code, refusal.detail
+    if found.suggestion is not None:
+        yield "serve", "with this in the configuration file:"
+
+
+def _reading(reading: Reading) -> Iterator[tuple[str, str]]:
+    if reading.norms is None:
+        norms = "none is finite"
+    else:
+        norms = f"{reading.norms.low:.4g} to {reading.norms.high:.4g}, median {reading.norms.median:.4g}"
+    yield "norms", f"as {reading.layout}: {norms}{' (unit vectors)' if reading.unit else ''}"
+    for name, faults in (("not finite", reading.not_finite), ("zero", reading.zero)):
+        if faults.count:
+            yield "", f"{faults.count} of {reading.rows} {name}: {_listed(faults)}"
+
+
+def _listed(faults: Faults) -> str:
+    return ", ".join(map(str, faults.first)) + (", ..." if faults.count > len(faults.first) else "")
+
+
+def _human(size: int) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 2**10:.1f} KiB"

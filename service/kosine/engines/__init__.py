@@ -1,0 +1,1 @@
+"""What scores; the only room that imports TensorFlow, in `device`, `cosine_graph` and `two_stage`."""

@@ -1,0 +1,53 @@
+"""The seam between serving and whatever scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kosine.engines.matrix import DimMajorMatrix
+
+__all__ = ("Engine", "EngineFactory")
+
+
+class Engine(Protocol):
+    """Exact top-k over one immutable matrix. Used from one device thread at a time."""
+
+    rows: int
+    dim: int
+    max_k: int
+    device: str
+    nbytes: int
+    """Bytes the engine holds for its matrix, on its device."""
+
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Row numbers and scores of the best `min(k, rows)` rows of each query, best first.
+
+        `queries` is [B, dim] float32, C order, finite, non-zero rows whose squared norm is a normal float32;
+        `1 <= k <= max_k`. Returns ([B, k'], [B, k']). Ties go to the lower row.
+        """
+
+    def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
+        """Run every k bucket at every batch size, so that no caller pays for a first call."""
+
+    def close(self) -> None:
+        """Let go of the matrix; the engine answers nothing afterwards."""
+
+
+class EngineFactory(Protocol):
+    """Builds the engine of a version; owns the device."""
+
+    @property
+    def device(self) -> str:
+        """What TensorFlow calls it: `/CPU:0`, `/GPU:0`."""
+
+    def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> Engine:
+        """Take the matrix over (no copy on a CPU) and trace every k bucket up to `max_k`."""
+
+    def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
+        """Upper bound of what a call needs beside the matrix, for memory admission."""

@@ -1,0 +1,51 @@
+"""Reads a request body: bounded in bytes before it is kept, and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from kosine.errors import Abandoned, BodyTimeout
+from kosine.http.asgi import BODY_ARRIVED
+from kosine.http.headers import too_large
+
+if TYPE_CHECKING:
+    from kosine.http.asgi import Message, Receive, Scope
+
+__all__ = ("read_body",)
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
+    """The whole body. Raises BodyTooLarge, BodyTimeout, or Abandoned when the client goes away."""
+    extensions = scope.get("extensions") or {}
+    arrived = extensions.get(BODY_ARRIVED)
+    if arrived is not None and arrived():
+        # Nothing to wait for: a timer would cost more than decoding a small body does.
+        return await _read(receive, limit)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise BodyTimeout(
+            f"the body did not arrive within {seconds:g} s (service.body_timeout)", seconds=seconds
+        ) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    message = await receive()
+    chunks = [_chunk(message)]
+    size = len(chunks[0])
+    while size <= limit and message.get("more_body", False):
+        message = await receive()
+        chunks.append(_chunk(message))
+        size += len(chunks[-1])
+    if size > limit:
+        raise too_large(limit)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _chunk(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise Abandoned("the client closed its connection before the end of its body")
+    chunk: bytes = message.get("body", b"")
+    return chunk

@@ -1,0 +1,124 @@
+"""What `GET /indexes` shows of an index; a pure view of registry and load status."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  msgspec and the OpenAPI generator read the annotations
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from kosine.serving.registry import Registry
+    from kosine.serving.status import LoadFailure
+    from kosine.serving.version import Version
+
+__all__ = ("IndexList", "IndexStatus", "LastError", "Norms", "ReloadResult", "index_status")
+
+
+class Norms(Struct, kw_only=True):
+    """Smallest and largest row norm of the file, before normalisation."""
+
+    min: float
+    max: float
+
+
+class LastError(Struct, kw_only=True):
+    """The last failed reload since the last good one."""
+
+    code: str
+    stage: str
+    detail: str
+    at: datetime
+    consecutive: int
+    facts: dict[str, Any]
+
+
+class IndexStatus(Struct, kw_only=True):
+    """One index. What a version tells is null until the first one is published."""
+
+    name: str
+    state: str
+    source: str
+    required: bool
+    version: str | None = None
+    rows: int | None = None
+    dim: int | None = None
+    dtype: str | None = None
+    metric: str | None = None
+    bytes: int | None = None
+    norms: Norms | None = None
+    fingerprint: str | None = None
+    digest: str | None = None
+    device: str | None = None
+    loaded_at: datetime | None = None
+    load_seconds: float | None = None
+    k: int | None = None
+    max_k: int | None = None
+    checked_at: datetime | None = None
+    stage: str | None = None
+    bytes_read: int = 0
+    bytes_total: int = 0
+    last_error: LastError | None = None
+
+
+class IndexList(Struct, kw_only=True):
+    """Every configured index, by name."""
+
+    indexes: list[IndexStatus]
+    default_index: str | None
+
+
+class ReloadResult(Struct, kw_only=True):
+    """How a reload that was asked for ended, and the version that serves now."""
+
+    outcome: Literal["published", "unchanged"]
+    version: str | None
+
+
+def index_status(registry: Registry, name: str) -> IndexStatus:
+    """The status of `name` now. Raises UnknownIndex."""
+    load = registry.load_status(name)
+    version = registry.current(name)
+    return IndexStatus(
+        name=name,
+        state=registry.state(name).value,
+        source=registry.source(name),
+        required=registry.required(name),
+        checked_at=load.checked_at,
+        stage=None if load.stage is None else load.stage.value,
+        bytes_read=load.bytes_read,
+        bytes_total=load.bytes_total,
+        last_error=None if load.last_error is None else _last_error(load.last_error),
+        **({} if version is None else _version_fields(version)),
+    )
+
+
+def _version_fields(version: Version) -> dict[str, Any]:
+    info = version.info
+    return {
+        "version": info.version,
+        "rows": info.rows,
+        "dim": info.dim,
+        "dtype": info.dtype,
+        "metric": info.metric,
+        "bytes": info.bytes,
+        "norms": Norms(min=info.norm_min, max=info.norm_max),
+        "fingerprint": info.fingerprint,
+        "digest": info.digest,
+        "device": info.device,
+        "loaded_at": info.loaded_at,
+        "load_seconds": info.load_seconds,
+        "k": version.settings.k,
+        "max_k": version.settings.max_k,
+    }
+
+
+def _last_error(failure: LoadFailure) -> LastError:
+    return LastError(
+        code=failure.code.value,
+        stage=failure.stage.value,
+        detail=failure.detail,
+        at=failure.at,
+        consecutive=failure.consecutive,
+        facts=failure.facts,
+    )

@@ -1,0 +1,1 @@
+"""A file's way: storage, artifact, engine, publication. Never touches a request."""

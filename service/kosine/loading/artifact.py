@@ -1,0 +1,263 @@
+"""From a checked header to the matrix an engine takes over: decoded, verified, normalised, dim-major.
+
+The file is read once, in order, into a buffer of bounded size; beside the matrix itself a load takes at
+most `LOAD_BUFFER_BYTES`, whatever the number of rows. Norms are sums in float64, so an item of 1e20s or of
+1e-30s has one, and they double as the check for finite numbers: a float64 sum of squares of finite float32
+numbers is finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kosine.engines.matrix import DimMajorMatrix
+from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.body import CHUNK_BYTES, check_cancelled, read_pieces
+from kosine.loading.orientation import NormRange, Verdict, judge, refusal, unit_tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from kosine.loading.body import Piece
+    from kosine.loading.layout import MatrixPlan
+    from kosine.loading.source import Reader
+
+__all__ = ("LOAD_BUFFER_BYTES", "MatrixArtifact", "not_finite_rows", "read_matrix", "zero_rows")
+
+LOAD_BUFFER_BYTES = 6 * CHUNK_BYTES
+"""Upper bound of what `read_matrix` allocates beside the matrix."""
+
+_TILE_ELEMENTS = 2**16
+_BLOCK_ELEMENTS = 2**17
+_LINE_ELEMENTS = 2**20
+_SAMPLE_VECTORS = 4096
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MatrixArtifact:
+    """A verified file in memory. Norms are those in the file; `digest` is the SHA-256 of all its bytes."""
+
+    matrix: DimMajorMatrix
+    norm_min: float
+    norm_max: float
+    digest: bytes
+    dtype: str
+
+
+def read_matrix(
+    reader: Reader,
+    plan: MatrixPlan,
+    *,
+    metric: str,
+    check_layout: bool = True,
+    cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda _: None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> MatrixArtifact:
+    """Read the body of `reader` as `plan` says; for `cosine` every item is scaled to norm 1 within 1e-6.
+
+    LoadError at CHECK: `not_finite`, `zero_rows` (for `cosine`), `layout_mismatch` and `layout_unproven`
+    (unless `check_layout` is false); at FETCH: `cancelled`, `wont_fit`, and what the reader raises. Whether
+    the file changed meanwhile is for the caller to ask with `reader.verify()`. `progress` gets the bytes read
+    so far.
+    """
+    digest = sha256()
+    matrix = _allocate(plan)
+    items = _Items(matrix=matrix, scale=metric == "cosine")
+    pieces = read_pieces(
+        reader,
+        plan,
+        sink=digest.update,
+        cancelled=cancelled,
+        progress=progress,
+        chunk_bytes=chunk_bytes,
+    )
+    if plan.order == "row_major":
+        other = _fill_row_major(items, pieces, unit_tolerance(plan.dtype))
+    else:
+        other = _fill_dim_major(items, pieces, plan, cancelled)
+    _check(items, plan, metric=metric, other=other, check_layout=check_layout)
+    return MatrixArtifact(
+        matrix=matrix,
+        norm_min=items.norms.low,
+        norm_max=items.norms.high,
+        digest=digest.digest(),
+        dtype=plan.dtype.str,
+    )
+
+
+def not_finite_rows(count: int, first: list[int], *, rows: int) -> LoadError:
+    """`not_finite` at CHECK, for `count` of `rows` items."""
+    return LoadError(
+        LoadCode.NOT_FINITE,
+        f"expected numbers that are finite as float32 (up to 3.4e38), got NaN or infinity in {count} of "
+        f"{rows} rows, {_listed(count, first)}; drop or repair them",
+        stage=Stage.CHECK,
+        count=count,
+        rows=first,
+    )
+
+
+def zero_rows(count: int, first: list[int], *, rows: int) -> LoadError:
+    """`zero_rows` at CHECK, for `count` of `rows` items."""
+    return LoadError(
+        LoadCode.ZERO_ROWS,
+        f"a row that is zero as float32 has no direction, so no cosine; got {count} of {rows} such rows, "
+        f"{_listed(count, first)}; drop them, or set metric: dot",
+        stage=Stage.CHECK,
+        count=count,
+        rows=first,
+    )
+
+
+def _listed(count: int, first: list[int]) -> str:
+    numbers = ", ".join(map(str, first))
+    return f"the first at {numbers}" if count > len(first) else f"at {numbers}"
+
+
+def _allocate(plan: MatrixPlan) -> DimMajorMatrix:
+    try:
+        return DimMajorMatrix.allocate(plan.rows, plan.dim)
+    except (OSError, MemoryError) as error:
+        raise LoadError(
+            LoadCode.WONT_FIT,
+            f"the system refused {plan.nbytes} bytes for {plan.rows} rows of dim {plan.dim}; "
+            "raise the memory limit",
+            stage=Stage.FETCH,
+            matrix_bytes=plan.nbytes,
+        ) from error
+
+
+@dataclass(slots=True)
+class _Offenders:
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, rows: NDArray[np.intp]) -> None:
+        self.count += len(rows)
+        self.first.extend(rows[: _SHOWN - len(self.first)].tolist())
+
+
+@dataclass(slots=True, kw_only=True)
+class _Items:
+    """The columns of the matrix: each measured once, and scaled to norm 1."""
+
+    matrix: DimMajorMatrix
+    scale: bool
+    norms: NormRange = field(default_factory=NormRange)
+    not_finite: _Offenders = field(default_factory=_Offenders)
+    zero: _Offenders = field(default_factory=_Offenders)
+
+    def finish(self, start: int, stop: int) -> None:
+        """Take items `start` to `stop`, whose numbers are all there, in blocks that stay in the cache."""
+        step = max(16, _BLOCK_ELEMENTS // self.matrix.dim)
+        # NaN and zero norms are counted, not warned about; a signalling NaN warns in any cast.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for left in range(start, stop, step):
+                self._finish_block(left, self.matrix.data[:, left : min(stop, left + step)])
+
+    def _finish_block(self, left: int, columns: NDArray[np.float32]) -> None:
+        precise = columns.astype(np.float64)
+        norms = _norms(precise, "ij,ij->j")
+        finite = np.isfinite(norms)
+        if not finite.all():
+            self.not_finite.add(left + np.flatnonzero(~finite))
+        if not norms.all():
+            self.zero.add(left + np.flatnonzero(norms == 0.0))
+        self.norms |= NormRange.of(norms[finite])
+        if self.scale:
+            precise /= norms
+            columns[...] = precise
+
+
+def _norms(vectors: NDArray[np.floating], subscripts: str) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        squares: NDArray[np.float64] = np.einsum(subscripts, vectors, vectors, dtype=np.float64)
+    return np.sqrt(squares)
+
+
+def _fill_row_major(items: _Items, pieces: Iterator[Piece], tolerance: float) -> NormRange | None:
+    """Items arrive whole, so each piece is finished while it is in the cache.
+
+    The other reading, columns over all items, is summed up only while every sum may still be that of a unit
+    vector: raw embeddings leave it within the first piece.
+    """
+    data = items.matrix.data
+    axes = np.zeros(items.matrix.dim)
+    summing = True
+    for piece in pieces:
+        count, dim = piece.values.shape
+        step = max(16, _TILE_ELEMENTS // dim)
+        for tile in range(0, count, step):
+            values = piece.values[tile : tile + step]
+            data[:, piece.top + tile : piece.top + tile + len(values)] = values.T
+        items.finish(piece.top, piece.top + count)
+        summing = summing and not items.norms.is_unit(tolerance)
+        if summing:
+            axes += _norms(piece.values, "ij,ij->j") ** 2
+            summing = bool(axes.max() <= (1.0 + tolerance) ** 2)
+    return NormRange.of(np.sqrt(axes)) if summing else None
+
+
+def _fill_dim_major(
+    items: _Items, pieces: Iterator[Piece], plan: MatrixPlan, cancelled: Callable[[], bool]
+) -> NormRange | None:
+    """No item is whole before the last piece, so the matrix is passed over again.
+
+    The other reading lies in the file's order, so it is measured before that pass, from raw numbers.
+    """
+    data = items.matrix.data
+    for piece in pieces:
+        height, width = piece.values.shape
+        data[piece.top : piece.top + height, piece.left : piece.left + width] = piece.values
+    other = (
+        _measure_flat(items.matrix) if plan.flat else _measure_lines(items.matrix, unit_tolerance(plan.dtype))
+    )
+    step = max(16, _LINE_ELEMENTS // plan.dim)
+    for start in range(0, plan.rows, step):
+        check_cancelled(cancelled)
+        items.finish(start, min(plan.rows, start + step))
+    return other
+
+
+def _measure_flat(matrix: DimMajorMatrix) -> NormRange:
+    """Norms of the first vectors of a flat file, read item after item."""
+    rows, dim = matrix.rows, matrix.dim
+    count = min(rows, _SAMPLE_VECTORS, max(2, _LINE_ELEMENTS // dim))
+    lines = -(-count * dim // rows)
+    prefix = matrix.data[:lines, :rows].reshape(-1)[: count * dim]
+    return NormRange.of(_norms(prefix.reshape(count, dim), "ij,ij->i"))
+
+
+def _measure_lines(matrix: DimMajorMatrix, tolerance: float) -> NormRange:
+    """Norms of the lines of a 2-D file, up to the first that is not a unit vector."""
+    found = NormRange()
+    for line in matrix.data[:_SAMPLE_VECTORS, : matrix.rows]:
+        parts = (line[at : at + _LINE_ELEMENTS] for at in range(0, matrix.rows, _LINE_ELEMENTS))
+        square = sum(float(_norms(part[np.newaxis], "ij,ij->i")[0]) ** 2 for part in parts)
+        found |= NormRange(square**0.5, square**0.5)
+        if not found.is_unit(tolerance):
+            break
+    return found
+
+
+def _check(
+    items: _Items, plan: MatrixPlan, *, metric: str, other: NormRange | None, check_layout: bool
+) -> None:
+    """Raise what is wrong with the content; a wrong layout before the zero rows it may cause."""
+    if items.not_finite.count:
+        raise not_finite_rows(items.not_finite.count, items.not_finite.first, rows=plan.rows)
+    verdict = judge(plan, metric=metric, declared=items.norms, other=other) if check_layout else Verdict.RAW
+    if verdict is Verdict.MISMATCH:
+        raise refusal(plan, declared=items.norms, other=other)
+    if items.zero.count and metric == "cosine":
+        raise zero_rows(items.zero.count, items.zero.first, rows=plan.rows)
+    if verdict is Verdict.UNPROVEN:
+        raise refusal(plan, declared=items.norms, other=other)

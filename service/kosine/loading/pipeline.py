@@ -1,0 +1,392 @@
+"""The steps of one load: gate, guards, admission, fetch and check, build, warm-up, self-check.
+
+Plain blocking code for a loader thread. What comes out is whole: verified against its fingerprints before and
+after, vectors and ids as one unit. Whatever fails on the way raises one LoadError with stage and code, and
+everything that was opened, booked or built until then has been let go of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.admission import MemoryNeed
+from kosine.loading.artifact import LOAD_BUFFER_BYTES, read_matrix
+from kosine.loading.body import CHUNK_BYTES, read_chunks
+from kosine.loading.guards import check_guards
+from kosine.loading.ids import read_ids, read_ids_header
+from kosine.loading.layout import plan_matrix
+from kosine.loading.manifest import Manifests, check_digests, check_shape
+from kosine.loading.npy import read_header
+from kosine.loading.self_check import check_engine, sample_rows
+from kosine.loading.source import Fingerprint
+from kosine.serving.status import VersionInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kosine.engines.engine import Engine, EngineFactory
+    from kosine.loading.admission import Admission, Booking
+    from kosine.loading.artifact import MatrixArtifact
+    from kosine.loading.ids import IdsArtifact
+    from kosine.loading.layout import MatrixPlan
+    from kosine.loading.manifest import Manifest
+    from kosine.loading.source import Reader, Storage
+    from kosine.settings import IndexSettings
+
+__all__ = ("LoadJob", "LoadedIndex", "Pipeline", "Sources", "Unchanged")
+
+_CONTENT_SAFE = frozenset({LoadCode.CANCELLED, LoadCode.CHANGED_WHILE_READING})
+"""Failures that say nothing about what is in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Fingerprints of the files of one index, which are one unit."""
+
+    vectors: Fingerprint
+    """Of the manifest itself where that cannot be read, so that it settles and fails like any bad file."""
+    ids: Fingerprint | None = None
+    manifest: Fingerprint | None = None
+    named: Manifest | None = None
+    """What the manifest said when it was looked at."""
+
+    @property
+    def combined(self) -> Fingerprint:
+        """As if they were one file: it changes when any does."""
+        files = [self.vectors, *([self.ids] if self.ids is not None else [])]
+        all_of_it = [*([self.manifest] if self.manifest is not None else []), *files]
+        return Fingerprint(
+            token="+".join(one.token for one in all_of_it),
+            size=sum(one.size for one in files),
+            resolution=max(one.resolution for one in all_of_it),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadJob:
+    """What to load, and how to hear from whoever asked for it."""
+
+    name: str
+    settings: IndexSettings
+    sources: Sources
+    served: VersionInfo | None
+    """The last published version, which the guards compare with."""
+    reuse: str | None
+    """Digest of a version that serves on if the content turns out to be the same; None: build in any case."""
+    cancelled: Callable[[], bool]
+    report: Callable[[Stage, int, int], None]
+    """Called with the running stage, bytes read, and bytes in all."""
+    make_room: Callable[[], None] | None = None
+    """`resource_preserving`: called once the load is admitted, before memory is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedIndex:
+    """A verified, warmed-up engine that nobody serves yet; whoever holds it closes it."""
+
+    info: VersionInfo
+    engine: Engine
+    ids: NDArray[np.generic] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The files were touched, their content is the one that serves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    vectors: Reader
+    ids: Reader | None
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Most memory that reading both takes beside what it fills."""
+        return self.vectors.buffer_bytes + (self.ids.buffer_bytes if self.ids is not None else 0)
+
+    def verify(self) -> None:
+        """LoadError `changed_while_reading` unless both are still what they were when they were opened."""
+        self.vectors.verify()
+        if self.ids is not None:
+            self.ids.verify()
+
+
+class Pipeline:
+    """Looks at sources and loads them. Thread-safe: every load has its own state."""
+
+    def __init__(self, *, storage: Storage, factory: EngineFactory, admission: Admission) -> None:
+        self._storage = storage
+        self._factory = factory
+        self._admission = admission
+        self._manifests = Manifests(storage)
+
+    def look(self, settings: IndexSettings) -> Sources:
+        """Fingerprints now. Raises LoadError at FINGERPRINT."""
+        if settings.has_manifest:
+            return self._look_through(settings.uri)
+        return Sources(
+            vectors=self._storage.fingerprint(settings.uri),
+            ids=self._storage.fingerprint(settings.ids) if settings.ids is not None else None,
+        )
+
+    def _look_through(self, uri: str) -> Sources:
+        manifest = self._storage.fingerprint(uri)
+        try:
+            named = self._manifests.glance(uri, manifest)
+        except LoadError as error:
+            if error.code is not LoadCode.BAD_MANIFEST:
+                raise
+            return Sources(vectors=manifest, manifest=manifest)
+        try:
+            return Sources(
+                vectors=self._storage.fingerprint(named.vectors.uri),
+                ids=self._storage.fingerprint(named.ids.uri) if named.ids is not None else None,
+                manifest=manifest,
+                named=named,
+            )
+        except LoadError as error:
+            # Its files may be gone because another manifest has taken its place.
+            if error.code is LoadCode.SOURCE_MISSING and self._storage.fingerprint(uri) != manifest:
+                return self._look_through(uri)
+            raise
+
+    def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
+        """Run every step. Raises LoadError, and nothing else."""
+        load = _Load(job, self._storage, self._manifests, self._factory, self._admission)
+        try:
+            return load.run()
+        except LoadError:
+            raise
+        except MemoryError:
+            raise LoadError(
+                LoadCode.WONT_FIT,
+                "the system refused the memory that was admitted; lower service.memory_limit or give it more",
+                stage=load.stage,
+            ) from None
+        except Exception:  # noqa: BLE001  a defect is a failed load like any other
+            structlog.get_logger(__name__).exception("load_defect", index=job.name, stage=load.stage.value)
+            raise LoadError(
+                LoadCode.DEFECT, "a defect of kosine; the log has the traceback", stage=load.stage
+            ) from None
+
+
+class _Load:
+    """One run through the steps; `stage` is the one it is in."""
+
+    def __init__(
+        self,
+        job: LoadJob,
+        storage: Storage,
+        manifests: Manifests,
+        factory: EngineFactory,
+        admission: Admission,
+    ) -> None:
+        self.stage = Stage.GATE
+        self._job = job
+        self._storage = storage
+        self._manifests = manifests
+        self._factory = factory
+        self._admission = admission
+        self._began = time.monotonic()
+        self._total = job.sources.combined.size
+
+    def run(self) -> LoadedIndex | Unchanged:
+        job = self._job
+        with contextlib.ExitStack() as booked:
+            with self._opened() as files:
+                plan = self._gate(files)
+                booking = booked.enter_context(self._book(plan, files.buffer_bytes))
+                if job.make_room is not None:
+                    if job.reuse is not None and self._hash_all(files, plan) == job.reuse:
+                        return Unchanged()
+                    job.make_room()
+                artifact, ids, digest = self._fetch(files, plan, booking)
+            if digest == job.reuse:
+                return Unchanged()
+            return self._build(plan, artifact, ids, digest)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[_Files]:
+        """Both files; left only when neither has changed meanwhile."""
+        self._enter(Stage.GATE)
+        sources = self._job.sources
+        vectors, ids = self._locate()
+        with contextlib.ExitStack() as stack:
+            files = _Files(
+                vectors=stack.enter_context(self._storage.open(vectors, sources.vectors)),
+                ids=stack.enter_context(self._storage.open(ids, sources.ids))
+                if ids is not None and sources.ids is not None
+                else None,
+            )
+            try:
+                yield files
+            except LoadError as error:
+                # Whatever is wrong with a file that somebody is writing to is not worth telling.
+                if error.code not in _CONTENT_SAFE:
+                    files.verify()
+                raise
+            files.verify()
+
+    def _locate(self) -> tuple[str, str | None]:
+        """Where vectors and ids are."""
+        settings, sources = self._job.settings, self._job.sources
+        if sources.manifest is None:
+            return settings.uri, settings.ids
+        named = self._manifests.read(settings.uri, sources.manifest, seen=sources.named)
+        return named.vectors.uri, named.ids.uri if named.ids is not None else None
+
+    def _gate(self, files: _Files) -> MatrixPlan:
+        settings = self._job.settings
+        plan = plan_matrix(read_header(files.vectors), layout=settings.layout, dim=settings.dim)
+        if (named := self._job.sources.named) is not None:
+            check_shape(named, rows=plan.rows, dim=plan.dim)
+        if files.ids is not None:
+            read_ids_header(files.ids, rows=plan.rows)
+        check_guards(rows=plan.rows, dim=plan.dim, served=self._job.served, guard=settings.guard)
+        return plan
+
+    def _enter(self, stage: Stage, done: int = 0) -> None:
+        self._check_cancelled(stage)
+        self.stage = stage
+        self._job.report(stage, done, self._total)
+
+    def _check_cancelled(self, stage: Stage) -> None:
+        if self._job.cancelled():
+            raise LoadError(LoadCode.CANCELLED, "the load was given up", stage=stage)
+
+    def _book(self, plan: MatrixPlan, read_buffers: int) -> contextlib.AbstractContextManager[Booking]:
+        self._enter(Stage.ADMIT)
+        settings, served = self._job.settings, self._job.served
+        need = MemoryNeed(
+            matrix=plan.nbytes,
+            ids=_ids_bytes(self._job.sources, plan.rows),
+            buffers=LOAD_BUFFER_BYTES + read_buffers,
+            scratch=self._factory.scratch_bytes(
+                rows=plan.rows, dim=plan.dim, max_rows=settings.batch.max_rows, max_k=settings.max_k
+            ),
+        )
+        freed = 0
+        if served is not None and self._job.make_room is not None and "CPU" in served.device:
+            freed = served.bytes
+        return self._admission.book(need, freed_first=freed)
+
+    def _hash_all(self, files: _Files, plan: MatrixPlan) -> str:
+        """The digest, at the price of reading all twice: a touched file must cause no gap in service."""
+        ids = self._hash(files.ids) if files.ids is not None else b""
+        return self._digest(plan, self._hash(files.vectors), ids)
+
+    def _hash(self, reader: Reader) -> bytes:
+        digest = hashlib.sha256()
+        sizes = (min(CHUNK_BYTES, reader.size - offset) for offset in range(0, reader.size, CHUNK_BYTES))
+        chunks = read_chunks(
+            reader, 0, sizes, sink=digest.update, cancelled=self._job.cancelled, progress=lambda _: None
+        )
+        for _ in chunks:
+            pass
+        return digest.digest()
+
+    def _fetch(
+        self, files: _Files, plan: MatrixPlan, booking: Booking
+    ) -> tuple[MatrixArtifact, IdsArtifact | None, str]:
+        def progress(done: int) -> None:
+            booking.allocated(plan.nbytes * done // max(1, files.vectors.size))
+            self.stage = Stage.FETCH if done < files.vectors.size else Stage.CHECK
+            self._job.report(self.stage, done, self._total)
+
+        self._enter(Stage.FETCH)
+        settings = self._job.settings
+        ids = None
+        if files.ids is not None:
+            ids = read_ids(files.ids, rows=plan.rows, cancelled=self._job.cancelled)
+        artifact = read_matrix(
+            files.vectors,
+            plan,
+            metric=settings.metric,
+            check_layout=settings.check_layout,
+            cancelled=self._job.cancelled,
+            progress=progress,
+        )
+        digest = self._digest(plan, artifact.digest, ids.digest if ids is not None else b"")
+        return artifact, ids, digest
+
+    def _digest(self, plan: MatrixPlan, vectors: bytes, ids: bytes) -> str:
+        if (named := self._job.sources.named) is not None:
+            check_digests(named, vectors=vectors, ids=ids)
+        return _digest(self._job.settings, plan.dim, vectors, ids)
+
+    def _build(
+        self, plan: MatrixPlan, artifact: MatrixArtifact, ids: IdsArtifact | None, digest: str
+    ) -> LoadedIndex:
+        settings = self._job.settings
+        self._enter(Stage.BUILD, self._total)
+        samples = sample_rows(artifact.matrix)
+        engine = self._factory.build(
+            artifact.matrix, metric=settings.metric, max_k=settings.max_k, max_rows=settings.batch.max_rows
+        )
+        try:
+            self._enter(Stage.WARM_UP, self._total)
+            engine.warm_up(warm_up_sizes(settings.batch.max_rows), self._warmed)
+            check_engine(engine, samples, metric=settings.metric)
+            self._check_cancelled(Stage.WARM_UP)
+            info = self._describe(plan, artifact, engine, digest)
+        except BaseException:
+            engine.close()
+            raise
+        return LoadedIndex(info=info, engine=engine, ids=ids.values if ids is not None else None)
+
+    def _warmed(self, _step: str) -> None:
+        self._check_cancelled(Stage.WARM_UP)
+
+    def _describe(
+        self, plan: MatrixPlan, artifact: MatrixArtifact, engine: Engine, digest: str
+    ) -> VersionInfo:
+        settings = self._job.settings
+        return VersionInfo(
+            name=self._job.name,
+            version=digest[:16],
+            digest=digest,
+            fingerprint=self._job.sources.combined.token,
+            source=settings.uri,
+            rows=plan.rows,
+            dim=plan.dim,
+            dtype=artifact.dtype,
+            metric=settings.metric,
+            bytes=engine.nbytes,
+            device=engine.device,
+            norm_min=artifact.norm_min,
+            norm_max=artifact.norm_max,
+            loaded_at=datetime.now(UTC),
+            load_seconds=time.monotonic() - self._began,
+        )
+
+
+def warm_up_sizes(max_rows: int) -> tuple[int, ...]:
+    """Batch sizes whose first call is paid for before anybody asks.
+
+    >>> warm_up_sizes(128), warm_up_sizes(4)
+    ((1, 8, 64, 128), (1, 4))
+    """
+    return tuple(sorted({size for size in (1, 8, 64) if size < max_rows} | {max_rows}))
+
+
+def _ids_bytes(sources: Sources, rows: int) -> int:
+    """As read, in native order, and as the keys that prove them unique."""
+    return 2 * sources.ids.size + 24 * rows if sources.ids is not None else 0
+
+
+def _digest(settings: IndexSettings, dim: int, vectors: bytes, ids: bytes) -> str:
+    """Identity of what is served: the same on every replica that decodes the same bytes the same way."""
+    decoding = json.dumps([settings.layout, dim, settings.metric]).encode()
+    return hashlib.sha256(decoding + vectors + ids).hexdigest()

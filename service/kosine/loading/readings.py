@@ -1,0 +1,135 @@
+"""Every way to find items in a file, measured: the evidence that `kosine inspect` shows.
+
+A 2-D file has two readings, along its rows and along its columns; a flat one has two once a dimension is
+given. Measuring reads the file in chunks and keeps 8 bytes a vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from msgspec import Struct
+
+from kosine.errors import LoadError
+from kosine.loading.body import read_pieces
+from kosine.loading.layout import plan_matrix
+from kosine.loading.orientation import NormRange, unit_tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from kosine.loading.layout import MatrixPlan
+    from kosine.loading.npy import NpyHeader
+    from kosine.loading.source import Reader
+    from kosine.settings import Layout
+
+__all__ = ("Faults", "Measured", "Norms", "Reading", "measure_flat", "measure_matrix")
+
+_SHOWN = 10
+
+
+class Norms(Struct, frozen=True, kw_only=True):
+    """Of the finite vectors of one reading."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Faults(Struct, frozen=True, kw_only=True):
+    """How many vectors have a fault, and the numbers of the first ten."""
+
+    count: int
+    first: list[int]
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """One way to find items in a file; `flat rows` is a flat file read item after item."""
+
+    layout: Literal["rows", "columns", "transposed", "flat rows"]
+    rows: int
+    dim: int
+    norms: Norms | None
+    """None where no item is finite."""
+    unit: bool
+    """Whether every item is a unit vector."""
+    not_finite: Faults
+    zero: Faults
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A reading, the plan that makes it, and the range of its norms."""
+
+    plan: MatrixPlan
+    reading: Reading
+    norms: NormRange
+
+
+def measure_matrix(reader: Reader, header: NpyHeader, progress: Callable[[int], None]) -> list[Measured]:
+    """Both readings of a 2-D file in one pass, rows first; one that no layout allows is left out."""
+    plans = [plan for layout in ("rows", "columns") if (plan := _plan(header, layout)) is not None]
+    if not plans:
+        return []
+    lines, columns = _norms(reader, plans[0], progress)
+    return [_measured(plan, plan.layout, lines if plan.order == "row_major" else columns) for plan in plans]
+
+
+def measure_flat(reader: Reader, plan: MatrixPlan, progress: Callable[[int], None]) -> list[Measured]:
+    """Both readings of a flat file in two passes, the dim-major one first."""
+    _, items = _norms(reader, plan, progress)
+    flipped = replace(plan, order="row_major")
+    others, _ = _norms(reader, flipped, lambda done: progress(done + reader.size))
+    return [_measured(plan, "transposed", items), _measured(flipped, "flat rows", others)]
+
+
+def _plan(header: NpyHeader, layout: Layout) -> MatrixPlan | None:
+    try:
+        return plan_matrix(header, layout=layout, dim=None)
+    except LoadError:
+        return None
+
+
+def _norms(
+    reader: Reader, plan: MatrixPlan, progress: Callable[[int], None]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Norms of the lines and of the columns of the body, as it lies in the file."""
+    height, width = plan.physical_shape
+    lines, columns = np.zeros(height), np.zeros(width)
+    pieces = read_pieces(reader, plan, sink=len, cancelled=lambda: False, progress=progress)
+    for piece in pieces:
+        rows, count = piece.values.shape
+        with np.errstate(invalid="ignore"):
+            squares = np.square(piece.values, dtype=np.float64)
+            lines[piece.top : piece.top + rows] += squares.sum(axis=1)
+            columns[piece.left : piece.left + count] += squares.sum(axis=0)
+    return np.sqrt(lines), np.sqrt(columns)
+
+
+def _measured(
+    plan: MatrixPlan,
+    layout: Literal["rows", "columns", "transposed", "flat rows"],
+    norms: NDArray[np.float64],
+) -> Measured:
+    finite = np.isfinite(norms)
+    good = norms[finite]
+    span = NormRange.of(good)
+    reading = Reading(
+        layout=layout,
+        rows=plan.rows,
+        dim=plan.dim,
+        norms=Norms(low=span.low, median=float(np.median(good)), high=span.high) if good.size else None,
+        unit=bool(finite.all()) and span.is_unit(unit_tolerance(plan.dtype)),
+        not_finite=_faults(~finite),
+        zero=_faults(norms == 0.0),
+    )
+    return Measured(plan, reading, span)
+
+
+def _faults(wrong: NDArray[np.bool_]) -> Faults:
+    where = np.flatnonzero(wrong)
+    return Faults(count=len(where), first=where[:_SHOWN].tolist())

@@ -1,0 +1,101 @@
+"""Tells registry, metrics and log the same story about the loads of one index."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from kosine.serving.status import LoadFailure, LoadStatus
+
+if TYPE_CHECKING:
+    from kosine.errors import LoadError, Stage
+    from kosine.metrics import Metrics
+    from kosine.serving.registry import Registry
+    from kosine.serving.status import VersionInfo
+
+__all__ = ("Reporter",)
+
+
+class Reporter:
+    """Use it on the event loop. A failure stays in the status until a load is good again."""
+
+    def __init__(self, name: str, *, registry: Registry, metrics: Metrics) -> None:
+        self._name = name
+        self._registry = registry
+        self._metrics = metrics
+        self._log = structlog.get_logger(__name__).bind(index=name)
+        self._status = LoadStatus()
+
+    @property
+    def failure(self) -> LoadFailure | None:
+        """The last failed load since the last good one."""
+        return self._status.last_error
+
+    def looked(self) -> None:
+        """The source is being looked at."""
+        self._note(checked_at=datetime.now(UTC))
+
+    def progressed(self, stage: Stage, done: int, total: int) -> None:
+        """A load is at `stage`, with `done` of `total` bytes read."""
+        self._note(stage=stage, bytes_read=done, bytes_total=total)
+
+    def published(self, info: VersionInfo, *, seconds: float) -> None:
+        """A new version serves."""
+        self._metrics.reload(self._name, "published", "", seconds)
+        self._log.info(
+            "reload_published",
+            version=info.version,
+            rows=info.rows,
+            dim=info.dim,
+            bytes=info.bytes,
+            seconds=round(seconds, 3),
+        )
+        self._rest(last_error=None)
+
+    def unchanged(self, *, seconds: float) -> None:
+        """The source was read again and holds what serves."""
+        self._metrics.reload(self._name, "unchanged", "", seconds)
+        self._log.debug("reload_unchanged", seconds=round(seconds, 3))
+        self._rest(last_error=None)
+
+    def recovered(self) -> None:
+        """The source looks again as it did when it was loaded."""
+        self._rest(last_error=None)
+
+    def called_off(self) -> None:
+        """The load ended without an outcome."""
+        self._rest()
+
+    def failed(self, error: LoadError, *, seconds: float) -> LoadFailure:
+        """A load, or the look before it, failed; a repetition of the same failure is logged at debug."""
+        before = self._status.last_error
+        failure = LoadFailure(
+            code=error.code,
+            stage=error.stage,
+            detail=error.detail,
+            at=datetime.now(UTC),
+            consecutive=before.consecutive + 1 if before is not None else 1,
+            facts=error.facts,
+        )
+        self._metrics.reload(self._name, "failed", error.stage.value, seconds)
+        again = before is not None and (before.code, before.stage) == (error.code, error.stage)
+        (self._log.debug if again else self._log.warning)(
+            "reload_failed",
+            code=error.code.value,
+            stage=error.stage.value,
+            detail=error.detail,
+            consecutive=failure.consecutive,
+            seconds=round(seconds, 3),
+        )
+        self._rest(last_error=failure)
+        return failure
+
+    def _rest(self, **changes: Any) -> None:
+        self._note(stage=None, bytes_read=0, bytes_total=0, **changes)
+
+    def _note(self, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)
+        self._registry.note(self._name, self._status)

@@ -1,0 +1,45 @@
+"""The seam between loading and a store: a fingerprint, and reads pinned to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ("Fingerprint", "Reader", "Storage")
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What the store says identifies the bytes now. Equal tokens: nothing to do."""
+
+    token: str
+    size: int
+    resolution: float = 0.0
+    """Seconds within which two changes may share a token; only a token older than that is safe to read by."""
+
+
+class Reader(Protocol):
+    """One object, pinned to the fingerprint it was opened with. Thread-safe: reads carry their offset."""
+
+    size: int
+    buffer_bytes: int
+    """Most memory it takes beside the buffers it is given."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the whole buffer from `offset`; LoadError `changed_while_reading` past the object's end."""
+
+    def verify(self) -> None:
+        """LoadError `changed_while_reading` unless the object is still the one that was opened."""
+
+
+class Storage(Protocol):
+    """A store that sources live in. Every call blocks; callers are loader threads."""
+
+    def fingerprint(self, uri: str) -> Fingerprint:
+        """Look, without reading. LoadError at FINGERPRINT: `source_missing`, `source_forbidden`, ..."""
+
+    def open(self, uri: str, fingerprint: Fingerprint) -> AbstractContextManager[Reader]:
+        """Open what the fingerprint was taken of; LoadError `changed_while_reading` if it is another."""

@@ -1,0 +1,1 @@
+"""Object stores: the only room that knows fsspec's file systems, their sessions and their failures."""

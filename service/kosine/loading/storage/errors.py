@@ -1,0 +1,131 @@
+"""What stores answer, in five kinds; what a load is told, in the codes everybody knows.
+
+The rule behind the table: only a plain 404 says that an object is gone. Anything else that is not an answer
+(403, 5xx, a timeout) says nothing about the object, so it is never taken for deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from kosine.errors import LoadCode, LoadError, Stage
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ("Kind", "StoreError", "from_network", "from_status", "retry_after", "to_load_error")
+
+_RETRIED = frozenset({408, 425, 429})
+_EXPIRED = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"})
+"""Answered with 400 by S3, though they are about who asks."""
+
+
+class Kind(StrEnum):
+    """What an answer of a store means."""
+
+    MISSING = "missing"
+    FORBIDDEN = "forbidden"
+    """Also: a reason to look for new credentials."""
+    CHANGED = "changed"
+    """Not the generation that was asked for."""
+    REFUSED = "refused"
+    """The same request would get the same answer."""
+    TRANSIENT = "transient"
+    """Worth asking again."""
+
+
+class StoreError(Exception):
+    """One request failed. `after`: seconds the store asked to be left alone for."""
+
+    def __init__(self, kind: Kind, detail: str, *, status: int = 0, after: float | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.status = status
+        self.after = after
+
+
+def from_status(status: int, *, reason: str = "", after: float | None = None) -> StoreError:
+    """The meaning of an HTTP status; `reason` is the store's own error code.
+
+    >>> [from_status(status).kind.value for status in (401, 404, 412, 429, 503, 301, 400)]
+    ['forbidden', 'missing', 'changed', 'transient', 'transient', 'refused', 'refused']
+    >>> from_status(400, reason="ExpiredToken").kind.value
+    'forbidden'
+    """
+    named = f"{status} {reason}" if reason and reason != str(status) else f"{status}"
+    if status in (401, 403, 407) or reason in _EXPIRED:
+        return StoreError(Kind.FORBIDDEN, f"the store answered {named}", status=status)
+    if status in (404, 410):
+        return StoreError(Kind.MISSING, f"the store answered {named}", status=status)
+    if status in (304, 409, 412, 416):
+        return StoreError(Kind.CHANGED, "it was replaced", status=status)
+    if status in _RETRIED or status >= 500:  # noqa: PLR2004  server errors
+        return StoreError(Kind.TRANSIENT, f"the store answered {named}", status=status, after=after)
+    if 300 <= status < 400:  # noqa: PLR2004  redirects
+        return StoreError(
+            Kind.REFUSED,
+            f"the store answered {named}, a redirect, which is not followed; set the endpoint and the region "
+            "of the bucket under service.stores",
+            status=status,
+        )
+    return StoreError(Kind.REFUSED, f"the store answered {named}", status=status)
+
+
+def from_network(error: BaseException) -> StoreError:
+    """No answer at all. Names the failure only: a library's own text may show addresses or headers."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+        cause = cause.__cause__ or cause.__context__
+    number = cause.errno if isinstance(cause, OSError) and cause.errno else 0
+    name = errno.errorcode.get(number, type(error).__name__)
+    return StoreError(Kind.TRANSIENT, f"the store did not answer ({name})")
+
+
+def retry_after(text: str | None, *, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for; None where there is none or it is not one.
+
+    >>> from datetime import UTC, datetime
+    >>> now = datetime(2026, 1, 1, tzinfo=UTC)
+    >>> retry_after("7", now=now), retry_after("Thu, 01 Jan 2026 00:00:05 GMT", now=now)
+    (7.0, 5.0)
+    >>> retry_after("-1", now=now), retry_after("soon", now=now), retry_after(None, now=now)
+    (None, None, None)
+    """
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def to_load_error(error: StoreError, *, uri: str, stage: Stage) -> LoadError:
+    """What the load of `uri` is told at `stage`; once opened, an object that is gone has changed."""
+    opened = stage is not Stage.FINGERPRINT
+    if error.kind is Kind.CHANGED or (opened and error.kind is Kind.MISSING):
+        how = error.detail if error.kind is Kind.CHANGED else "it was removed"
+        return LoadError(
+            LoadCode.CHANGED_WHILE_READING,
+            f"{uri} changed while it was read: {how}; it is read again",
+            stage=stage,
+        )
+    code, advice = _TOLD[error.kind]
+    facts = {"status": error.status} if error.status else {}
+    return LoadError(code, f"{uri} {advice}: {error.detail}", stage=stage, **facts)
+
+
+_TOLD = {
+    Kind.MISSING: (LoadCode.SOURCE_MISSING, "does not exist; it is looked for again"),
+    Kind.FORBIDDEN: (
+        LoadCode.SOURCE_FORBIDDEN,
+        "may not be read with the credentials of this process, which are looked up again; grant read access",
+    ),
+    Kind.REFUSED: (LoadCode.SOURCE_UNREADABLE, "could not be read"),
+    Kind.TRANSIENT: (LoadCode.SOURCE_UNREADABLE, "could not be read now, it is tried again"),
+}

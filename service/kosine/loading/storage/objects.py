@@ -1,0 +1,78 @@
+"""What an object store has to offer: a look, and a range of exactly the object that was looked at.
+
+Deliberately small. Listings go stale, whole-file helpers fetch unpinned pieces, and caches outlive what they
+cache; none of them is here, so none of them can be used.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from kosine.loading.storage.errors import Kind, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+__all__ = ("ObjectFacts", "ObjectName", "ObjectStore", "check_range")
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """Where an object is."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """One generation of an object."""
+
+    token: str
+    """Changes with every change of the bytes."""
+    size: int
+    etag: str | None = None
+    version: str | None = None
+    """Version id or generation, where the store keeps one."""
+
+
+class ObjectStore(Protocol):
+    """One attempt per call, no retries; StoreError says what went wrong. Used on one event loop."""
+
+    async def head(self, name: ObjectName) -> ObjectFacts:
+        """Look at the object with one request that carries no content."""
+
+    def get_range(
+        self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
+    ) -> AbstractAsyncContextManager[Callable[[int], Awaitable[bytes]]]:
+        """Bytes [start, stop) of the generation `facts`, else StoreError CHANGED.
+
+        Gives `read(n)`: at least one byte and at most `n`, or none at the end.
+        """
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+def check_range(status: int, content_range: str | None, *, start: int, stop: int, size: int) -> None:
+    """StoreError unless the answer is exactly the range that was asked for.
+
+    A store that ignores `Range` sends the object from its beginning: taken as it comes, that is a torn file.
+    """
+    found = _CONTENT_RANGE.fullmatch(content_range or "")
+    if status != 206 or found is None:  # noqa: PLR2004  Partial Content
+        raise StoreError(
+            Kind.REFUSED,
+            f"expected a range of the object (206), got status {status}; the store must "
+            "support Range, and the object must not be stored with a Content-Encoding",
+        )
+    first, last, total = map(int, found.groups())
+    if total != size:
+        raise StoreError(Kind.CHANGED, f"it has {total} bytes instead of {size}")
+    if (first, last) != (start, stop - 1):
+        raise StoreError(Kind.REFUSED, f"expected bytes {start}-{stop - 1}, the store sent {first}-{last}")

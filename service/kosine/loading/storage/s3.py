@@ -1,0 +1,231 @@
+"""S3 and what speaks its protocol, by the client of an s3fs session.
+
+s3fs finds the credentials (environment, profile, web identity, instance) and opens the connection; requests
+are our own, because its helpers for whole files fetch unpinned pieces and tear files that are replaced
+meanwhile. Every range names the ETag, and the version id where the bucket keeps versions. `FSSPEC_*`
+variables and files, and endpoints that the environment names, do not count: where requests go is a setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.storage.clients import Clients
+from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status, retry_after
+from kosine.loading.storage.objects import ObjectFacts, check_range
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+
+    from kosine.loading.storage.objects import ObjectName
+    from kosine.settings import S3Settings
+
+__all__ = ("S3Store", "require_s3fs")
+
+_CONNECT_TIMEOUT = 5.0
+_CONNECTIONS = 64
+_OF_A_PART = (
+    "ETag",
+    "ChecksumCRC32",
+    "ChecksumCRC32C",
+    "ChecksumCRC64NVME",
+    "ChecksumSHA1",
+    "ChecksumSHA256",
+)
+"""A store that was sent checksums of the parts wants them again with the list of parts."""
+
+
+def require_s3fs() -> None:
+    """LoadError `source_unreadable` that names the command, where s3fs is not installed."""
+    try:
+        import s3fs  # noqa: F401, PLC0415  an extra
+    except ImportError:
+        raise LoadError(
+            LoadCode.SOURCE_UNREADABLE,
+            "s3:// sources need s3fs, which is not installed; run: pip install 'kosine[s3]'",
+            stage=Stage.FINGERPRINT,
+        ) from None
+
+
+class S3Store:
+    """Implements `ObjectStore`. Create it on its loop."""
+
+    def __init__(self, settings: S3Settings, *, idle_timeout: float) -> None:
+        self._settings = settings
+        self._idle_timeout = idle_timeout
+        self._clients = Clients(self._connect)
+
+    async def head(self, name: ObjectName) -> ObjectFacts:
+        """See `ObjectStore.head`."""
+        async with self._clients.use() as client:
+            with _classified():
+                found = await client.head_object(Bucket=name.bucket, Key=name.key)
+            return _facts(found)
+
+    @contextlib.asynccontextmanager
+    async def get_range(
+        self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
+    ) -> AsyncIterator[Callable[[int], Awaitable[bytes]]]:
+        """See `ObjectStore.get_range`."""
+        pin = {"IfMatch": facts.etag} | ({"VersionId": facts.version} if facts.version else {})
+        span = f"bytes={start}-{stop - 1}"
+        async with self._clients.use() as client:
+            with _classified():
+                found = await client.get_object(Bucket=name.bucket, Key=name.key, Range=span, **pin)
+                async with found["Body"] as body:
+                    status = found["ResponseMetadata"]["HTTPStatusCode"]
+                    check_range(status, found.get("ContentRange"), start=start, stop=stop, size=facts.size)
+                    if found.get("ETag") != facts.etag:  # a store that ignores If-Match
+                        raise StoreError(Kind.CHANGED, "it was replaced")
+                    yield body.read
+
+    async def put(self, name: ObjectName, content: memoryview, *, replacing: ObjectFacts | None) -> None:
+        """Write the object in one request; StoreError CHANGED unless it is `replacing` (None: absent)."""
+        async with self._clients.use() as client:
+            with _classified():
+                await client.put_object(
+                    Bucket=name.bucket, Key=name.key, Body=bytes(content), **_condition(replacing)
+                )
+
+    async def begin_upload(self, name: ObjectName) -> str:
+        """Begin an object that is too large for one request; it is not there until `complete_upload`."""
+        async with self._clients.use() as client:
+            with _classified():
+                begun = await client.create_multipart_upload(Bucket=name.bucket, Key=name.key)
+            return str(begun["UploadId"])
+
+    async def upload_part(
+        self, name: ObjectName, upload: str, number: int, content: memoryview
+    ) -> dict[str, Any]:
+        """Part `number`, from 1, of at least 5 MiB but for the last; returns what completes it."""
+        async with self._clients.use() as client:
+            with _classified():
+                part = await client.upload_part(
+                    Bucket=name.bucket, Key=name.key, UploadId=upload, PartNumber=number, Body=bytes(content)
+                )
+            return {"PartNumber": number} | {name: part[name] for name in _OF_A_PART if name in part}
+
+    async def complete_upload(self, name: ObjectName, upload: str, parts: list[dict[str, Any]]) -> None:
+        """Make the object of its parts at one moment; StoreError CHANGED if there is one already."""
+        async with self._clients.use() as client:
+            with _classified():
+                await client.complete_multipart_upload(
+                    Bucket=name.bucket,
+                    Key=name.key,
+                    UploadId=upload,
+                    MultipartUpload={"Parts": parts},
+                    **_condition(None),
+                )
+
+    async def abort_upload(self, name: ObjectName, upload: str) -> None:
+        """Forget the parts, which cost money until then."""
+        async with self._clients.use() as client:
+            with _classified():
+                await client.abort_multipart_upload(Bucket=name.bucket, Key=name.key, UploadId=upload)
+
+    async def close(self) -> None:
+        """See `ObjectStore.close`."""
+        await self._clients.close()
+
+    async def _connect(self) -> tuple[Any, Callable[[], Awaitable[None]]]:
+        # Loading the service's description takes 0.1 s of a processor: not on the loop of the transfers.
+        system = await asyncio.to_thread(_file_system, self._settings, self._idle_timeout)
+        with _classified():
+            client = await system.set_session()
+        client.meta.events.register_last("before-parameter-build.s3", _stay_in_region)
+
+        async def close() -> None:
+            await client.close()
+
+        return client, close
+
+
+def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
+    """Keep botocore from looking for the bucket's region, which it does for ever if all it gets is 301."""
+    context.get("s3_redirect", {})["redirected"] = True
+
+
+class _Staying:
+    """An aiohttp session that takes a redirect for what it is: an answer."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def request(self, method: str, **options: Any) -> Any:
+        return self._session.request(method, allow_redirects=False, **options)
+
+
+def _file_system(settings: S3Settings, idle_timeout: float) -> Any:
+    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415  an extra
+    from s3fs import S3FileSystem  # noqa: PLC0415
+
+    class StayingSession(AIOHTTPSession):  # type: ignore[misc]  # no types here
+        # aiobotocore leaves aiohttp to follow redirects, to any host and with the signature.
+        async def _get_session(self, proxy_url: Any) -> Any:
+            return _Staying(await super()._get_session(proxy_url))
+
+    class OwnS3FileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
+        # fsspec applies its configuration by this name.
+        protocol = ("kosine-s3",)
+
+    return OwnS3FileSystem(
+        anon=settings.anon,
+        endpoint_url=settings.endpoint_url,
+        client_kwargs={"region_name": settings.region} if settings.region is not None else {},
+        config_kwargs={
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "read_timeout": idle_timeout,
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "max_pool_connections": _CONNECTIONS,
+            "http_session_cls": StayingSession,
+            "ignore_configured_endpoint_urls": True,
+            "response_checksum_validation": "when_required",
+        },
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        asynchronous=True,
+    )
+
+
+def _condition(replacing: ObjectFacts | None) -> dict[str, str]:
+    return {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing.etag or ""}
+
+
+def _facts(found: dict[str, Any]) -> ObjectFacts:
+    etag, version = found.get("ETag"), found.get("VersionId")
+    if not etag:
+        raise StoreError(Kind.REFUSED, "the store sent no ETag, by which a change is seen")
+    version = None if version == "null" else version
+    plain = etag.strip('"')
+    token = plain if version is None else f"{plain}@{version}"
+    return ObjectFacts(token=token, size=int(found["ContentLength"]), etag=etag, version=version)
+
+
+@contextlib.contextmanager
+def _classified() -> Iterator[None]:
+    """Turn what botocore and aiohttp raise into a StoreError."""
+    from aiohttp import ClientError as HttpClientError  # noqa: PLC0415  an extra
+    from botocore import exceptions as boto  # noqa: PLC0415
+
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _from_answer(error.response) from None
+    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
+        raise StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})") from None
+    except (boto.HTTPClientError, boto.IncompleteReadError, HttpClientError, OSError) as error:
+        raise from_network(error) from None
+    except (boto.BotoCoreError, ValueError) as error:
+        raise StoreError(Kind.REFUSED, f"the client refused the request ({type(error).__name__})") from None
+
+
+def _from_answer(response: Mapping[str, Any]) -> StoreError:
+    about = response.get("ResponseMetadata", {})
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(about.get("HTTPStatusCode", 0)) or 500
+    after = retry_after(about.get("HTTPHeaders", {}).get("retry-after"), now=datetime.now(UTC))
+    return from_status(status, reason=code if code.isalnum() else "", after=after)

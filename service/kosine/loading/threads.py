@@ -1,0 +1,115 @@
+"""Blocking work of loading: off the event loop, and under a time limit.
+
+Every call gets a fresh daemon thread instead of a worker of a pool. A read from a dead NFS server cannot be
+interrupted: a pool would lose that worker for ever, and wait for it when the process exits. Here the caller
+is told `Overdue`, its load slot goes back at once, and what the thread still brings is let go when it comes.
+Starting a thread costs 0.1 ms; a load takes seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+__all__ = ("LoaderThreads", "Overdue")
+
+T = TypeVar("T")
+
+
+class Overdue(Exception):
+    """The call did not come back in time; its thread was left behind."""
+
+
+class LoaderThreads:
+    """Runs calls in threads named `kosine-loader-NAME`; at most `slots` callers hold a load slot."""
+
+    def __init__(self, *, slots: int) -> None:
+        self._slots = asyncio.Semaphore(slots)
+        self._left_behind: Counter[str] = Counter()
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """One of the load slots, for the time of an `async with`; first come, first served."""
+        return self._slots
+
+    def left_behind(self, name: str) -> int:
+        """Threads of `name` that were given up and still run."""
+        return self._left_behind[name]
+
+    async def run(
+        self, call: Callable[[], T], *, name: str, within: float, late: Callable[[T], None] | None = None
+    ) -> T:
+        """What `call` returns or raises; Overdue after `within` seconds.
+
+        A result that nobody waits for any more is given to `late`, in a thread too.
+        """
+        job = _Job(call, late, partial(self._returned, name))
+        _start(job.work, name)
+        try:
+            done, _ = await asyncio.wait({job.future}, timeout=within)
+            if not done:
+                raise Overdue
+            return job.future.result()
+        finally:
+            if not job.future.done():
+                job.future.cancel()
+                self._left_behind[name] += 1
+
+    def _returned(self, name: str, dispose: Callable[[], None] | None) -> None:
+        self._left_behind[name] -= 1
+        if dispose is not None:
+            _start(dispose, name)
+
+
+class _Job(Generic[T]):
+    """One call; its future is cancelled when nobody waits any more."""
+
+    def __init__(
+        self,
+        call: Callable[[], T],
+        late: Callable[[T], None] | None,
+        returned: Callable[[Callable[[], None] | None], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self._loop.create_future()
+        self._call = call
+        self._late = late
+        self._returned = returned
+
+    def work(self) -> None:
+        try:
+            result = self._call()
+        except Exception as error:  # noqa: BLE001  whoever awaits the future gets it
+            self._tell(partial(self._failed, error))
+            return
+        if not self._tell(partial(self._succeeded, result)) and self._late is not None:
+            self._late(result)
+
+    def _tell(self, callback: Callable[[], None]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop was closed while this thread was busy
+            return False
+        return True
+
+    def _succeeded(self, result: T) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+        else:
+            self._returned(partial(self._late, result) if self._late is not None else None)
+
+    def _failed(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+        else:
+            self._returned(None)
+
+
+def _start(call: Callable[[], None], name: str) -> None:
+    threading.Thread(target=call, name=f"kosine-loader-{name}", daemon=True).start()

@@ -1,0 +1,1 @@
+"""Concurrency: registry, versions, batching, the device thread. Knows neither HTTP nor TensorFlow."""

@@ -1,0 +1,83 @@
+"""What can be said of an index at any moment; plain values that loading writes and HTTP shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kosine.errors import LoadCode, Stage
+
+__all__ = ("IndexState", "LoadFailure", "LoadStatus", "ReloadOutcome", "VersionInfo")
+
+
+class IndexState(StrEnum):
+    """Whether an index answers. A failed reload of an available index stays `AVAILABLE`."""
+
+    LOADING = "loading"
+    FAILED = "failed"
+    AVAILABLE = "available"
+    UNLOADING = "unloading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailure:
+    """The last failed reload since the last good one."""
+
+    code: LoadCode
+    stage: Stage
+    detail: str
+    at: datetime
+    consecutive: int
+    """Failures in a row, this one included."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadStatus:
+    """What loading is doing for one index."""
+
+    stage: Stage | None = None
+    """The running step; None between reloads."""
+    bytes_read: int = 0
+    bytes_total: int = 0
+    checked_at: datetime | None = None
+    """When the source was last looked at."""
+    last_error: LoadFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionInfo:
+    """Identity and size of one loaded version; never changes."""
+
+    name: str
+    version: str
+    """First 16 hex digits of `digest`: equal on every replica that loaded the same content."""
+    digest: str
+    """SHA-256 over the decoding settings, the matrix file and the ids file."""
+    fingerprint: str
+    source: str
+    rows: int
+    dim: int
+    dtype: str
+    """Of the file, as NumPy writes it: `<f4`."""
+    metric: Literal["cosine", "dot"]
+    bytes: int
+    device: str
+    norm_min: float
+    norm_max: float
+    loaded_at: datetime
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadOutcome:
+    """How a reload that was asked for ended."""
+
+    outcome: Literal["published", "unchanged", "failed"]
+    version: str | None
+    """The version that serves now."""
+    error: LoadFailure | None = None

@@ -1,0 +1,34 @@
+"""What every test runs under: a blocked event loop is a failure, and so is a warning (pyproject.toml)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from blockbuster import BlockBuster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_configure() -> None:
+    """On Python 3.11 pytest-asyncio asks for a current loop and so makes one that nobody closes."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_on_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail whoever reads a file, waits for a lock or sleeps on the event loop from kosine's own code."""
+    if not asyncio.iscoroutinefunction(getattr(request, "function", None)):
+        yield
+        return
+    blockbuster = BlockBuster("kosine")
+    # Making a client reads files, on the loop of the stores; that loop answers no queries.
+    for call in blockbuster.functions.values():
+        call.can_block_in("loading/storage/clients.py", {"use"})
+    blockbuster.activate()
+    try:
+        yield
+    finally:
+        blockbuster.deactivate()

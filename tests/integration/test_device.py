@@ -1,0 +1,210 @@
+"""Opening TensorFlow, each time in a process of its own: what it says when it cannot, and what it sets.
+
+Opening changes the process for good, so nothing here runs in the test's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kosine.engines.device import missing_gpu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PRELUDE = """
+import json, sys
+from kosine.engines.device import open_device
+from kosine.errors import StartupError
+assert "tensorflow" not in sys.modules, "imported before it was asked for"
+def refusal(*arguments):
+    try:
+        open_device(*arguments)
+    except StartupError as error:
+        return error.detail
+"""
+
+
+def in_a_process(program: str, *, environment: dict[str, str] | None = None) -> Any:
+    """What `program` leaves in `result`; warnings are errors, and standard error must stay silent."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "CUDA_"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{PRELUDE}\n{program}\nprint(json.dumps(result))"],
+        env=clean | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return json.loads(done.stdout)
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_a_cpu_is_set_up_for_exact_scores() -> None:
+    """`gpu` on a CPU build says what to install; then `auto` takes the CPU, with the threads asked for."""
+    result = in_a_process(
+        """
+refused = refusal("gpu", None)
+device = open_device("auto", 3)
+import os
+import tensorflow as tf
+result = dict(
+    refused=refused,
+    described=device.describe(),
+    intra=tf.config.threading.get_intra_op_parallelism_threads(),
+    inter=tf.config.threading.get_inter_op_parallelism_threads(),
+    tf32=tf.config.experimental.tensor_float_32_execution_enabled(),
+    growth=os.environ["TF_FORCE_GPU_ALLOW_GROWTH"],
+    kept=os.environ["TF_CPP_MIN_LOG_LEVEL"],
+    version=tf.__version__,
+)
+""",
+        environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    version = result.pop("version")
+    assert {
+        "refused": missing_gpu(version, {"is_cuda_build": False}),
+        "described": {"tensorflow": version, "device": "/CPU:0", "threads": 3, "onednn": "on"},
+        "intra": 3,
+        "inter": 1,
+        "tf32": False,
+        "growth": "true",
+        "kept": "3",
+    } == result
+
+
+def test_a_process_that_runs_tensorflow_otherwise_is_refused() -> None:
+    """Threads cannot change once TensorFlow runs; opening the same again is no error."""
+    refused, again = in_a_process(
+        """
+open_device("cpu", 1)
+import tensorflow as tf
+tf.constant(1.0)
+result = [refusal("cpu", 2), refusal("cpu", 1)]
+"""
+    )
+    assert refused.startswith("TensorFlow was already running with other settings: ")
+    assert again is None
+
+
+def test_without_tensorflow_it_says_what_to_install() -> None:
+    """A plain `pip install kosine` can do everything but serve."""
+    refused = in_a_process(
+        """
+sys.modules["tensorflow"] = None
+result = refusal("auto", None)
+"""
+    )
+    assert refused.startswith("TensorFlow is not installed: pip install 'kosine[cpu]', or 'kosine[gpu]'")
+
+
+def test_a_tensorflow_that_does_not_import_is_told_apart(tmp_path: Path) -> None:
+    """A library that does not load is named; it is not called missing."""
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('libfoo.so.1: cannot open\\nmore')")
+    refused = in_a_process('result = refusal("cpu", None)', environment={"PYTHONPATH": str(tmp_path)})
+    assert refused.startswith(
+        "TensorFlow is installed but cannot be imported: libfoo.so.1: cannot open; reinstall"
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (
+            {"is_cuda_build": False},
+            ["TensorFlow 2.21.0 lists none", "for CPUs only", "install 'kosine[gpu]'"],
+        ),
+        ({}, ["for CPUs only"]),
+        (
+            {"is_cuda_build": True, "cuda_version": "12.5.1", "cudnn_version": "9"},
+            [
+                "built for CUDA 12.5.1 and cuDNN 9",
+                "nvidia-smi",
+                "CUDA_VISIBLE_DEVICES",
+                "nvidia/cusolver/lib",
+            ],
+        ),
+    ],
+)
+def test_a_missing_gpu_is_explained_by_the_build(build: dict[str, Any], said: list[str]) -> None:
+    """A CPU build needs another package; a CUDA build needs a driver, a visible device or a library path."""
+    text = missing_gpu("2.21.0", build)
+    assert [] == [part for part in said if part not in text]
+
+
+def test_matrix_and_product_lie_on_the_device_that_was_named() -> None:
+    """A device that is not the first CPU, as a GPU is not, gets the matrix once, not at each call."""
+    result = in_a_process(
+        """
+import numpy as np
+from kosine.engines.device import TensorFlowDevice
+from kosine.engines.matrix import DimMajorMatrix
+opened = open_device("cpu", 1)
+import tensorflow as tf
+split = [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()]
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], split)
+second = TensorFlowDevice(device="/CPU:1", threads=1, facts=opened.facts)
+matrix = DimMajorMatrix.allocate(3000, 4)
+matrix.data[:, :3000] = np.random.default_rng(0).standard_normal((4, 3000))
+matrix.data[:, :3000] /= np.linalg.norm(matrix.data[:, :3000], axis=0)
+query = matrix.data[:, 1234].copy()[None]
+engine = second.build(matrix, metric="cosine", max_k=10, max_rows=8)
+graph = engine._graphs[10].graph
+result = dict(
+    best=engine.search(query, 1)[0].tolist(),
+    captured=[tensor.device for tensor in engine._graphs[10].captured_inputs],
+    products=[node.device for node in graph.as_graph_def().node if node.op == "MatMul"],
+)
+"""
+    )
+    assert [[1234]] == result["best"]
+    assert [True] == [name.endswith("CPU:1") for name in result["captured"]]
+    assert [True] == [name.endswith("CPU:1") for name in result["products"]]
+
+
+def test_memory_is_flat_over_swaps_and_within_what_was_admitted() -> None:
+    """New engine beside the old: two matrices and the scratch that was announced; none of it is ever lost."""
+    result = in_a_process(
+        """
+import gc, re
+from pathlib import Path
+from kosine.engines.matrix import DimMajorMatrix
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+ROWS, DIM, QUERIES, K = 250_000, 64, 64, 100
+device = open_device("cpu", 2)
+def load(rows):
+    matrix = DimMajorMatrix.allocate(rows, DIM)
+    matrix.data[:, :rows] = 1.0
+    engine = device.build(matrix, metric="cosine", max_k=K, max_rows=QUERIES)
+    engine.warm_up((QUERIES, 8, 1), lambda _: None)
+    return engine
+load(300).close()
+gc.collect()
+base, seen, old = status("VmRSS"), [], None
+Path("/proc/self/clear_refs").write_text("5")
+for _ in range(6):
+    new = load(ROWS)
+    if old:
+        old.close()
+    old = new
+    gc.collect()
+    seen.append(status("VmRSS"))
+matrix = new.nbytes
+scratch = device.scratch_bytes(rows=ROWS, dim=DIM, max_rows=QUERIES, max_k=K)
+peak = status("VmHWM") - base
+new.close()
+del new, old
+gc.collect()
+result = dict(seen=seen, peak=peak, matrix=matrix, scratch=scratch, left=status("VmRSS") - base)
+"""
+    )
+    assert result["peak"] <= 2 * result["matrix"] + result["scratch"]
+    assert max(result["seen"][2:]) - min(result["seen"][2:]) < 0.25 * result["matrix"]
+    assert result["left"] <= result["scratch"]

@@ -1,0 +1,120 @@
+"""An engine in plain NumPy: what serving, http and loading are tested with, TensorFlow left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kosine.engines.matrix import DimMajorMatrix
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ("NumpyDevice", "NumpyEngine", "matrix_of")
+
+
+def matrix_of(vectors: ArrayLike, *, normalise: bool = True) -> DimMajorMatrix:
+    """The in-memory form of `[N, d]` vectors, unit rows unless told otherwise."""
+    values = np.asarray(vectors, dtype=np.float64)
+    if normalise:
+        values = values / np.linalg.norm(values, axis=1, keepdims=True)
+    matrix = DimMajorMatrix.allocate(*values.shape)
+    matrix.data[:, : matrix.rows] = values.T
+    return matrix
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class NumpyEngine:
+    """Implements `Engine`: scored in float64, ties to the lower row.
+
+    While `hold` is set to an Event that is not set, `search` blocks until somebody sets it.
+    What `fail_on` returns for a batch of queries is raised instead of an answer.
+    """
+
+    matrix: DimMajorMatrix | None
+    metric: str = "cosine"
+    max_k: int = 1000
+    device: str = "/CPU:0"
+    hold: threading.Event | None = None
+    fail_on: Callable[[NDArray[np.float32]], Exception | None] | None = None
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    """(rows, k) of every search so far, failed ones included."""
+    warmed: list[int] = field(default_factory=list)
+    rows: int = field(init=False)
+    dim: int = field(init=False)
+    nbytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.matrix is None:
+            raise ValueError("expected a matrix; None is what close() leaves behind")
+        self.rows, self.dim, self.nbytes = self.matrix.rows, self.matrix.dim, self.matrix.nbytes
+
+    @property
+    def closed(self) -> bool:
+        """Whether the matrix is gone."""
+        return self.matrix is None
+
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """See `Engine.search`; breaking its contract fails the test."""
+        assert queries.dtype == np.float32
+        assert queries.ndim == 2
+        assert queries.shape[1] == self.dim
+        assert 1 <= k <= self.max_k
+        self.batches.append((len(queries), k))
+        if self.hold is not None:
+            self.hold.wait()
+        failure = self.fail_on(queries) if self.fail_on is not None else None
+        if failure is not None:
+            raise failure
+        if self.matrix is None:
+            raise RuntimeError("searched after close()")
+        return self._answer(self.matrix, queries.astype(np.float64), min(k, self.rows))
+
+    def _answer(
+        self, matrix: DimMajorMatrix, queries: NDArray[np.float64], k: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        if self.metric == "cosine":
+            queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        scores = (queries @ matrix.data[:, : self.rows].astype(np.float64)).astype(np.float32)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return best.astype(np.int32), np.take_along_axis(scores, best, axis=1)
+
+    def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
+        """Run each batch size once at `max_k`."""
+        for size in batch_sizes:
+            self.search(np.ones((size, self.dim), np.float32), self.max_k)
+            self.warmed.append(size)
+            progress(f"batch of {size}")
+
+    def close(self) -> None:
+        """Drop the matrix."""
+        self.matrix = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class NumpyDevice:
+    """Implements `EngineFactory`; keeps what it built, and hands `options` to every engine."""
+
+    device: str = "/CPU:0"
+    options: dict[str, Any] = field(default_factory=dict)
+    fail_build: Exception | None = None
+    built: list[NumpyEngine] = field(default_factory=list)
+
+    def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> NumpyEngine:
+        """See `EngineFactory.build`."""
+        del max_rows
+        if self.fail_build is not None:
+            raise self.fail_build
+        engine = NumpyEngine(matrix=matrix, metric=metric, max_k=max_k, device=self.device, **self.options)
+        self.built.append(engine)
+        return engine
+
+    def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
+        """The score matrix."""
+        del dim, max_k
+        return 4 * rows * max_rows

@@ -1,0 +1,339 @@
+"""Law 8: the engine's answer is the float64 oracle's, at every size, and ties go to the lower row.
+
+Cosines are compared within 1e-6 up to 150 dimensions, a little wider above (see `tolerance`). Where vectors
+are small integers, products and sums are exact in float32, and rows and scores are compared to the last bit.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kosine.engines.matrix import DimMajorMatrix, padded_rows
+from kosine.engines.search_plan import k_buckets
+from kosine.errors import LoadCode, LoadError, Stage
+from tests.kit.device import cpu_device
+from tests.kit.engines import NumpyEngine, matrix_of
+from tests.kit.oracle import assert_exact, best_first, tolerance, true_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from kosine.engines.engine import Engine
+
+BATCHES = (1, 2, 7, 16, 128)
+MAX_ROWS = 128
+
+
+def gaussian(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32)
+
+
+def small_integers(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng([seed, *shape]).integers(-2, 3, shape).astype(np.float32)
+
+
+def engine_over(vectors: NDArray[np.float32], *, metric: str = "cosine", max_k: int = 1000) -> Engine:
+    matrix = matrix_of(vectors, normalise=metric == "cosine")
+    return cpu_device().build(matrix, metric=metric, max_k=max_k, max_rows=MAX_ROWS)
+
+
+def assert_integers_exact(
+    engine: Engine, vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> None:
+    """By `dot` over small integers: the stable sort's rows, and its scores to the last bit."""
+    truth = true_scores(vectors, queries, metric="dot")
+    expected = best_first(truth, k)
+    rows, scores = engine.search(queries, k)
+    np.testing.assert_array_equal(expected, rows)
+    np.testing.assert_array_equal(np.take_along_axis(truth, expected, axis=1), scores)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 64, 100, 768])
+@pytest.mark.parametrize("count", [1, 127, 300, 10_000])
+def test_answers_are_the_oracles(count: int, dim: int) -> None:
+    """For every size, batch and k, in every bucket and at its borders, the answer is the oracle's."""
+    vectors, asked = gaussian(count, dim), gaussian(MAX_ROWS, dim, seed=1)
+    truth = true_scores(vectors, asked)
+    engine = engine_over(vectors, max_k=10_000)
+    borders = {k + step for k in k_buckets(10_000, count) for step in (0, 1)}
+    for k in sorted({1, 10, 100, 1000, count} | {k for k in borders if k <= 2048}):
+        for batch in (1, 7) if k > 128 else BATCHES:
+            assert_exact(engine.search(asked[:batch], k), truth[:batch], k, within=tolerance(dim))
+
+
+def test_answers_are_the_oracles_at_every_row_count() -> None:
+    """From 1 to 300 rows, at the border of every block and of the padding, nothing is lost or invented."""
+    vectors, asked = small_integers(300, 5), small_integers(3, 5, seed=1)
+    for count in range(1, 301):
+        engine = engine_over(vectors[:count], metric="dot", max_k=10)
+        for k in (1, 10):
+            assert_integers_exact(engine, vectors[:count], asked, k)
+
+
+@pytest.mark.parametrize("k", [1, 10, 16, 100, 128, 300])
+@pytest.mark.parametrize("count", [2_000, 20_001])
+def test_heavy_ties_go_to_the_lower_row(count: int, k: int) -> None:
+    """Integer vectors of dimension 3 tie by the thousand; rows come in the order of a stable sort."""
+    vectors, asked = small_integers(count, 3), small_integers(16, 3, seed=1)
+    assert_integers_exact(engine_over(vectors, metric="dot", max_k=300), vectors, asked, k)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("count", "dim"), [(300, 2), (10_000, 100), (5_001, 768)])
+def test_equal_rows_score_equal_wherever_they_are(count: int, dim: int, batch: int) -> None:
+    """Copies of a row, far apart, at block borders and last, get the same bits and keep their order."""
+    copies = sorted({0, 7, 8, 31, 32, 63, 64, 127, 128, 255, count // 2, count - 2, count - 1})
+    vectors = gaussian(count, dim)
+    vectors[copies] = vectors[0]
+    asked = gaussian(batch, dim, seed=1)
+    asked[-1] = vectors[0]
+    rows, scores = engine_over(vectors).search(asked, len(copies))
+    assert copies == rows[-1].tolist()
+    assert {scores[-1, 0]} == set(scores[-1])
+    assert abs(scores[-1, 0] - 1.0) <= tolerance(dim)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("count", [300, 10_000, 20_003])
+def test_when_all_rows_are_equal_the_first_are_answered(count: int, batch: int) -> None:
+    """No column of the product is computed in another way than its neighbours."""
+    engine = engine_over(np.broadcast_to(gaussian(1, 100), (count, 100)))
+    for k in (1, 10, 100):
+        rows, _ = engine.search(gaussian(batch, 100, seed=1), k)
+        assert [list(range(k))] * batch == rows.tolist()
+
+
+def test_padding_is_never_answered() -> None:
+    """When every true score is negative, the zero columns behind the last row still are not rows."""
+    vectors = np.abs(gaussian(10_001, 7))
+    asked = -np.abs(gaussian(4, 7, seed=1))
+    truth = true_scores(vectors, asked)
+    engine = engine_over(vectors)
+    for k in (1, 10, 16, 100, 1000):
+        assert_exact(engine.search(asked, k), truth, k, within=tolerance(7))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("dim", [3, 100, 768])
+def test_a_query_is_answered_alike_alone_and_in_a_batch(dim: int, metric: str) -> None:
+    """Scores agree within the tolerance, by `dot` times both lengths; rows agree where scores are apart."""
+    vectors, asked = gaussian(10_000, dim), gaussian(MAX_ROWS, dim, seed=1)
+    engine = engine_over(vectors, metric=metric)
+    rows, scores = engine.search(asked, 10)
+    longest = np.linalg.norm(vectors, axis=1).max()
+    for at, query in enumerate(asked):
+        within = tolerance(dim) * (longest * np.linalg.norm(query) if metric == "dot" else 1.0)
+        alone_rows, alone_scores = engine.search(query[None], 10)
+        np.testing.assert_allclose(alone_scores[0], scores[at], rtol=0, atol=within)
+        if np.abs(np.diff(scores[at])).min() > 4 * within:
+            assert rows[at].tolist() == alone_rows[0].tolist()
+
+
+def test_every_k_of_a_bucket_is_a_prefix_of_it() -> None:
+    """One batch may mix k: the best k are the first k of the best `bucket`."""
+    vectors, asked = gaussian(3_000, 16), gaussian(5, 16, seed=1)
+    engine = engine_over(vectors, max_k=200)
+    for bucket, inside in ((16, range(1, 16)), (128, range(17, 128, 10)), (200, range(129, 200, 20))):
+        rows, scores = engine.search(asked, bucket)
+        for k in inside:
+            found = engine.search(asked, k)
+            np.testing.assert_array_equal(rows[:, :k], found[0])
+            np.testing.assert_array_equal(scores[:, :k], found[1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 129])
+def test_k_beyond_the_rows_answers_all_rows(count: int) -> None:
+    """`rows < k <= max_k` is no error: every row comes, best first."""
+    vectors, asked = gaussian(count, 8), gaussian(3, 8, seed=1)
+    engine = engine_over(vectors)
+    for k in (count + 1, 1000):
+        assert_exact(engine.search(asked, k), true_scores(vectors, asked), k, within=tolerance(8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(1, 3_000),
+    dim=st.integers(1, 40),
+    batch=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_any_shape_is_exact(count: int, dim: int, batch: int, seed: int, data: st.DataObject) -> None:
+    """Whatever the shapes, integer vectors are answered as a stable sort would, to the last bit."""
+    k = data.draw(st.integers(1, min(count + 5, 1000)), label="k")
+    vectors, asked = small_integers(count, dim, seed=seed), small_integers(batch, dim, seed=seed + 1)
+    assert_integers_exact(engine_over(vectors, metric="dot"), vectors, asked, k)
+
+
+@pytest.mark.parametrize(
+    ("batch", "calls"), [(1, [1]), (4, [4]), (5, [3, 2]), (9, [3, 3, 3]), (10, [4, 3, 3])]
+)
+def test_a_batch_that_is_split_answers_as_one(
+    batch: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries beyond the memory of one call are scored in even turns; nobody can tell from the answer."""
+    vectors, asked = small_integers(1_000, 6), small_integers(batch, 6, seed=1)
+    four_queries = 4 * 4 * padded_rows(len(vectors))
+    monkeypatch.setattr("kosine.engines.search_plan.SCORES_BUDGET", four_queries)
+    engine: Any = engine_over(vectors, metric="dot", max_k=10)
+    graph, seen = engine._graphs[10], list[int]()
+
+    def counted(queries: Any) -> Any:
+        seen.append(len(queries))
+        return graph(queries)
+
+    engine._graphs[10] = counted
+    assert_integers_exact(engine, vectors, asked, 10)
+    assert calls == seen
+
+
+def test_length_of_a_query_changes_nothing_by_cosine() -> None:
+    """A power of two times a query gives the same bits, from 2**-40 to 2**40."""
+    engine = engine_over(gaussian(1_000, 32))
+    query = gaussian(1, 32, seed=1)
+    rows, scores = engine.search(query, 10)
+    for exponent in (-40, -1, 7, 40):
+        scaled_rows, scaled_scores = engine.search(np.ldexp(query, exponent), 10)
+        np.testing.assert_array_equal(rows, scaled_rows)
+        np.testing.assert_array_equal(scores, scaled_scores)
+
+
+def test_a_dot_product_that_may_overflow_is_nan_for_that_query_alone() -> None:
+    """Past float32 the order of rows is lost, so all scores of that query are NaN; its mates are answered."""
+    vectors = small_integers(500, 4)
+    vectors[17] = 2e20
+    engine = engine_over(vectors, metric="dot")
+    asked = small_integers(3, 4, seed=1)
+    asked[1] = (3e18, -3e18, 3e18, -3e18)
+    _, scores = engine.search(asked, 10)
+    assert [False, True, False] == np.isnan(scores).all(axis=1).tolist()
+    assert [False, True, False] == np.isnan(scores).any(axis=1).tolist()
+
+
+def test_a_large_dot_product_that_fits_is_answered() -> None:
+    """1e38 is a float32: no query is refused that cannot overflow."""
+    engine = engine_over(np.array([[1e19], [-1e19]], np.float32), metric="dot")
+    rows, scores = engine.search(np.array([[1e19]], np.float32), 2)
+    assert [[0, 1]] == rows.tolist()
+    np.testing.assert_allclose(scores, [[1e38, -1e38]], rtol=1e-6)
+
+
+def test_warm_up_runs_every_bucket_at_every_batch_size() -> None:
+    """Each (k, size) is reported once, largest first, so that the allocator grows once."""
+    engine, seen = engine_over(gaussian(200, 4), max_k=150), list[str]()
+    engine.warm_up((1, 128, 8), seen.append)
+    expected = [f"k={k}, {size} queries" for size in (128, 8, 1) for k in (150, 128, 16)]
+    assert expected == seen
+
+
+def test_no_call_traces() -> None:
+    """Batch sizes and k never seen before run on the graphs that were traced when it was built."""
+    import tensorflow as tf
+
+    engine: Any = engine_over(gaussian(3_000, 8), max_k=200)
+    graphs = dict(engine._graphs)
+    for batch in range(1, 20):
+        engine.search(gaussian(batch, 8), 10 * batch)
+    assert graphs == engine._graphs
+    assert [16, 128, 200] == list(graphs)
+    assert all(isinstance(graph, tf.types.experimental.ConcreteFunction) for graph in graphs.values())
+
+
+def test_the_matrix_is_captured_and_not_copied_into_the_graph() -> None:
+    """A graph over 4 MB is a few kilobytes: the matrix is an argument, and reads the memory it came in."""
+    matrix = matrix_of(gaussian(10_000, 100))
+    engine: Any = cpu_device().build(matrix, metric="cosine", max_k=1000, max_rows=MAX_ROWS)
+    for graph in engine._graphs.values():
+        assert graph.graph.as_graph_def().ByteSize() < 20_000
+    query = matrix.data[:, 3].copy()[None]
+    assert [[3]] == engine.search(query, 1)[0].tolist()
+    matrix.data[:, 9_000] = 2 * query[0]
+    assert [[9_000]] == engine.search(query, 1)[0].tolist()
+
+
+def test_close_gives_the_matrix_back() -> None:
+    """After close and a collection nothing holds the memory, and a search says so instead of crashing."""
+    matrix = matrix_of(gaussian(1_000, 10))
+    memory = weakref.ref(matrix.data)
+    engine = cpu_device().build(matrix, metric="cosine", max_k=100, max_rows=MAX_ROWS)
+    del matrix
+    engine.search(gaussian(2, 10), 5)
+    assert memory() is not None
+    engine.close()
+    gc.collect()
+    assert memory() is None
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.search(gaussian(2, 10), 5)
+
+
+def misaligned(shape: tuple[int, int]) -> NDArray[np.float32]:
+    buffer = np.zeros(shape[0] * shape[1] + 32, np.float32)
+    offset = next(at for at in range(32) if (buffer.ctypes.data + 4 * at) % 64 == 4)
+    return buffer[offset : offset + shape[0] * shape[1]].reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: misaligned((3, 128)), "multiple of 64 bytes"),
+        (lambda: DimMajorMatrix.allocate(10, 3).data[:, :10], "in C order"),
+        (lambda: DimMajorMatrix.allocate(10, 3).data.astype(np.float64), "float64"),
+        (lambda: np.zeros((3, 100), np.float32), r"\[3, 100\]"),
+    ],
+    ids=["misaligned", "view", "float64", "not padded"],
+)
+def test_memory_that_would_abort_the_process_is_refused(make: Callable[[], Any], said: str) -> None:
+    """TensorFlow aborts on misaligned memory; what is not as `allocate` makes it never reaches it."""
+    with pytest.raises(LoadError, match=said) as caught:
+        cpu_device().build(DimMajorMatrix(make(), 10), metric="cosine", max_k=10, max_rows=1)
+    assert LoadCode.BUILD_FAILED is caught.value.code
+    assert Stage.BUILD is caught.value.stage
+
+
+def test_a_full_device_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow's ResourceExhaustedError becomes `out_of_device_memory`, with the bytes that were wanted."""
+    import tensorflow as tf
+
+    matrix = matrix_of(gaussian(10, 3))
+
+    def full(*_: object, **__: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "failed to allocate memory\nsecond line")
+
+    monkeypatch.setattr("kosine.engines.cosine_graph.best_rows", full)
+    with pytest.raises(LoadError, match=r"cannot hold 1536 bytes .* failed to allocate memory;") as caught:
+        cpu_device().build(matrix, metric="cosine", max_k=10, max_rows=1)
+    assert LoadCode.OUT_OF_DEVICE_MEMORY is caught.value.code
+    assert "second line" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "said"),
+    [
+        (np.ones((1, 4), np.float32), 1, r"\[B, 3\], got float32 \[1, 4\]"),
+        (np.ones(3, np.float32), 1, r"got float32 \[3\]"),
+        (np.ones((1, 3)), 1, "got float64"),
+        (np.ones((1, 3), np.float32), 0, r"k in 1\.\.10, got 0"),
+        (np.ones((1, 3), np.float32), 11, r"k in 1\.\.10, got 11"),
+    ],
+)
+def test_a_broken_call_is_refused_by_name(queries: Any, k: int, said: str) -> None:
+    """A defect in serving shows as one line, without the vector TensorFlow would print."""
+    with pytest.raises(ValueError, match=said):
+        engine_over(gaussian(20, 3), max_k=10).search(queries, k)
+
+
+def test_the_numpy_engine_of_the_tests_agrees() -> None:
+    """What other tests use in its place answers alike, ties and all."""
+    vectors, asked = small_integers(700, 3), small_integers(9, 3, seed=1)
+    stand_in = NumpyEngine(matrix=matrix_of(vectors, normalise=False), metric="dot")
+    for k in (1, 10, 1000):
+        assert_integers_exact(stand_in, vectors, asked, k)

@@ -1,0 +1,62 @@
+"""Metrics: the names people alert on, and labels that callers cannot multiply."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import generate_latest
+
+from kosine.metrics import Metrics
+from kosine.serving.collector import IndexCollector
+from kosine.serving.dispatcher import Dispatcher
+from kosine.serving.registry import Registry
+from tests.kit.serving import VirtualDevice, never, unit, version_of
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """One value as a scrape would show it."""
+    return metrics.registry.get_sample_value(name, labels)
+
+
+async def test_a_batch_leaves_its_traces() -> None:
+    """Queue, engine, rows and the reason of the flush are counted for the index that was asked."""
+    metrics = Metrics()
+    version = version_of(Dispatcher(VirtualDevice()), metrics=metrics)
+
+    await asyncio.gather(
+        *(version.batcher.search(unit(4, axis), 1, deadline=1e12, abandoned=never) for axis in range(3))
+    )
+
+    assert 3 == sample(metrics, "kosine_queue_seconds_count", index="items")
+    assert 1 == sample(metrics, "kosine_engine_seconds_count", index="items")
+    assert 3 == sample(metrics, "kosine_batch_rows_sum", index="items")
+    assert 1 == sample(metrics, "kosine_batches_total", index="items", reason="idle")
+
+
+async def test_gauges_of_an_index_go_with_it() -> None:
+    """What a scrape says of an index is read from the registry, so nothing outlives its index."""
+    metrics, registry = Metrics(), Registry()
+    metrics.registry.register(IndexCollector(registry))
+    registry.declare("items", source="items.npy", required=True)
+    registry.publish("items", version_of(Dispatcher(VirtualDevice()), metrics=metrics))
+    assert 4 == sample(metrics, "kosine_index_rows", index="items")
+    assert 1 == sample(
+        metrics, "kosine_index_version_info", index="items", version="v1", metric="cosine", device="/CPU:0"
+    )
+    metrics.request("items", "ok", 0.001)
+
+    await registry.remove("items")
+    metrics.forget("items")
+
+    assert b'index="items"' not in generate_latest(metrics.registry)
+
+
+def test_requests_are_counted_by_outcome() -> None:
+    """One counter and one histogram per index, by outcome."""
+    metrics = Metrics()
+    for outcome in ("ok", "ok", "overloaded"):
+        metrics.request("items", outcome, 0.002)
+
+    assert 2 == sample(metrics, "kosine_requests_total", index="items", outcome="ok")
+    assert 1 == sample(metrics, "kosine_requests_total", index="items", outcome="overloaded")
+    assert 3 == sample(metrics, "kosine_request_seconds_count", index="items")
