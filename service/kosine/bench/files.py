@@ -35,7 +35,7 @@ def make_file(path: Path, *, rows: int, dim: int, seed: int) -> None:
 def read_file(path: Path) -> NDArray[np.floating]:
     """The rows [N, d] of `path`, mapped. Raises StartupError where it is no 2-D array of floats."""
     try:
-        vectors: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors: NDArray[np.floating] = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no .npy file"
         raise StartupError(f"cannot read {path}: {reason}; `kosine inspect` says more") from error

@@ -123,7 +123,11 @@ class RemoteReader:
             self.close()  # memory still written to is not used again
             self._extend(offset)
         while self._window[0].stop <= offset:
-            self._spare.append(self._window.popleft().memory)
+            passed = self._window.popleft()
+            if passed.done.done():
+                self._spare.append(passed.memory)
+            else:  # jumped over: its memory is still written to
+                passed.done.cancel()
         while len(self._window) < self._source.transfer.parallel and self._window[-1].stop < self.size:
             self._extend(self._window[-1].stop)
         return self._window[0]
