@@ -49,8 +49,9 @@ docs: $(READY)  ## Write the generated parts of docs/
 	$(BIN)/python -m tests.kit.generated_docs
 
 lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
-	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
-	uv pip compile pyproject.toml --extra cpu $(LOCKED) $(LOCK_ARGS) -o requirements/service-cpu.txt
+	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
+	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs $(LOCKED) $(LOCK_ARGS) -o requirements/service-cpu.txt
+	uv pip compile pyproject.toml --extra operator $(LOCKED) $(LOCK_ARGS) -o requirements/operator.txt
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
