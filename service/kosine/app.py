@@ -31,6 +31,7 @@ from kosine.serving.device_thread import DeviceThread
 from kosine.serving.dispatcher import Dispatcher
 from kosine.serving.health import Health
 from kosine.serving.registry import Registry
+from kosine.serving.status import ConfigurationStatus
 from kosine.source_uri import UriPolicy
 from kosine.stop_signals import StopSignals
 
@@ -113,6 +114,7 @@ async def _run(
         stopping.push_async_callback(catalog.close)
         await catalog.apply(settings)
         metrics.config_applied(ok=True, hash=settings_hash(settings))
+        configuration: Callable[[], ConfigurationStatus] = ConfigurationStatus
         if config_path is not None:
             config = ConfigWatch(
                 config_path,
@@ -124,6 +126,7 @@ async def _run(
             )
             stopping.push_async_callback(config.close)
             config.start()
+            configuration = config.status
         http = create_http(
             registry=registry,
             health=health,
@@ -131,6 +134,7 @@ async def _run(
             reloads=catalog,
             settings=service,
             default_index=catalog.default_index,
+            configuration=configuration,
         )
         server = HttpServer(http, sock=sock, settings=service)
         StopSignals(health=health, stop=server.stop, delay=service.drain_delay).install()

@@ -47,6 +47,7 @@ async def test_every_route_is_described_and_nothing_else(schema: dict[str, Any])
         "GET /indexes",
         "GET /indexes/{name}",
         "POST /indexes/{name}/reload",
+        "GET /configuration",
         "GET /livez",
         "GET /readyz",
         "GET /metrics",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def following(
-    path: Path, *, interval: float = 0.2, recheck: float = 0.1, **options: Any
-) -> AsyncIterator[Rig]:
+async def following(path: Path, **options: Any) -> AsyncIterator[Rig]:
     """A service that follows the configuration at `path`."""
+    async with watching(path, **options) as (service, _):
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    path: Path, *, interval: float = 0.2, recheck: float = 0.1, **options: Any
+) -> AsyncIterator[tuple[Rig, ConfigWatch]]:
+    """The same, and what follows."""
     started_with = ServiceSettings(file_roots=(str(path.parent),))
     async with rig(recheck=recheck, settings=started_with) as service:
         watch = ConfigWatch(
@@ -64,7 +72,7 @@ async def following(
         )
         watch.start()
         try:
-            yield service
+            yield service, watch
         finally:
             await watch.close()
 
@@ -139,6 +147,39 @@ async def test_a_bad_file_is_refused_whole(bad: str, folder: Path, logged: LogEv
         await asyncio.to_thread(path.write_text, MORE)
         await service.registry.until(lambda: "users" in service.registry.names())
         assert 1 == len(logged.named("config_refused"))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def test_the_writer_of_the_file_can_tell_when_it_is_in_force(folder: Path, logged: LogEvents) -> None:
+    """The status names the bytes in force and the bytes refused; what waits for a restart is said."""
+    path = folder / "kosine.yaml"
+    path.write_text(GOOD)
+    good = digest(path)
+    async with watching(path) as (_, watch):
+        await logged.wait("config_applied")
+        first = watch.status()
+        assert (good, (), None) == (first.hash, first.restart_needed, first.refused)
+
+        await asyncio.to_thread(path.write_text, "indexes: [")
+        detail = (await logged.wait("config_refused"))["detail"]
+        status = watch.status()
+        assert (good, first.applied_at) == (status.hash, status.applied_at)
+        assert status.refused is not None
+        assert (digest(path), detail) == (status.refused.hash, status.refused.detail)
+
+        await asyncio.to_thread(path.write_text, "service: {port: 9999}\n" + MORE)
+        await logged.wait("config_applied", count=2)
+        last = watch.status()
+        assert (digest(path), ("port",), None) == (last.hash, last.restart_needed, last.refused)
+
+        await asyncio.to_thread(path.unlink)
+        await logged.wait("config_refused", count=2)
+        gone = watch.status()
+        assert gone.refused is not None
+        assert (last.hash, None) == (gone.hash, gone.refused.hash)
 
 
 async def test_a_refused_file_that_is_put_back_counts_as_in_force_again(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from structlog.testing import capture_logs
 
 from kosine.errors import LoadCode, Stage
-from kosine.serving.status import LoadFailure, LoadStatus, ReloadOutcome
+from kosine.serving.status import (
+    ConfigurationRefusal,
+    ConfigurationStatus,
+    LoadFailure,
+    LoadStatus,
+    ReloadOutcome,
+)
 from tests.kit.http_service import in_process, query, service_of
 
 if TYPE_CHECKING:
@@ -219,6 +225,26 @@ async def test_a_service_is_ready_once_what_is_required_is_loaded(
     ] == [(answer.status_code, answer.json()) for answer in (loading, ready, stopping)]
 
 
+async def test_the_configuration_in_force_is_named(service: HttpService, client: httpx.AsyncClient) -> None:
+    """Without a file everything is null; a refused file stands beside the one in force."""
+    nothing: dict[str, Any] = {"hash": None, "applied_at": None, "restart_needed": [], "refused": None}
+    assert nothing == (await client.get("/configuration")).json()
+
+    service.configuration = ConfigurationStatus(
+        hash="a1",
+        applied_at=FAILURE.at,
+        restart_needed=("port",),
+        refused=ConfigurationRefusal(hash="b2", detail="line 1: ...", at=FAILURE.at),
+    )
+    at = "2026-01-02T03:04:05Z"
+    assert {
+        "hash": "a1",
+        "applied_at": at,
+        "restart_needed": ["port"],
+        "refused": {"hash": "b2", "detail": "line 1: ...", "at": at},
+    } == (await client.get("/configuration")).json()
+
+
 async def test_a_service_is_alive_without_any_index(client: httpx.AsyncClient) -> None:
     """Readiness is not liveness."""
     answer = await client.get("/livez")
@@ -303,7 +329,17 @@ async def test_a_host_that_is_none_is_a_bad_request(client: httpx.AsyncClient) -
 async def test_every_answer_has_a_request_id(service: HttpService, client: httpx.AsyncClient) -> None:
     """The caller's where it sent a sane one, good or bad, on every route."""
     service.publish()
-    paths = ["/indexes", "/indexes/items", "/livez", "/readyz", "/metrics", "/schema", "/nope", "/cos"]
+    paths = [
+        "/indexes",
+        "/indexes/items",
+        "/configuration",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/schema",
+        "/nope",
+        "/cos",
+    ]
     for path in paths:
         own = await client.get(path, headers={"x-request-id": "my-id"})
         new = await client.get(path, headers={"x-request-id": "not sane"})

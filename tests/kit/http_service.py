@@ -18,6 +18,7 @@ from kosine.serving.device_thread import DeviceThread
 from kosine.serving.dispatcher import Dispatcher
 from kosine.serving.health import Health
 from kosine.serving.registry import Registry
+from kosine.serving.status import ConfigurationStatus
 from kosine.settings import IndexSettings, ServiceSettings
 from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.serving import version_of
@@ -63,6 +64,7 @@ class HttpService:
     doors: Doors
     settings: ServiceSettings
     default_index: str | None = None
+    configuration: ConfigurationStatus = field(default_factory=ConfigurationStatus)
     host: str = ""
     port: int = 0
     server: HttpServer | None = None
@@ -160,6 +162,7 @@ async def service_of(settings: ServiceSettings | None = None) -> AsyncIterator[H
         reloads=reloads,
         settings=settings,
         default_index=default_index,
+        configuration=lambda: service.configuration,
     )
     service = HttpService(
         registry=registry,

@@ -9,6 +9,7 @@ from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 
 from kosine.errors import BadRequest, MethodNotAllowed, NotFound, RequestError
+from kosine.http.configuration_routes import configuration_routes
 from kosine.http.cos import CosEndpoint
 from kosine.http.envelope import REQUEST_ID, Envelope
 from kosine.http.failure_log import FailureLog
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kosine.metrics import Metrics
     from kosine.serving.health import Health
     from kosine.serving.registry import Registry
+    from kosine.serving.status import ConfigurationStatus
     from kosine.settings import ServiceSettings
 
 __all__ = ("Doors", "create_doors", "create_http")
@@ -49,6 +51,7 @@ def create_http(
     reloads: Reloads,
     settings: ServiceSettings,
     default_index: Callable[[], str | None],
+    configuration: Callable[[], ConfigurationStatus],
 ) -> ASGIApp:
     """The ASGI application of the service."""
     return create_doors(
@@ -58,6 +61,7 @@ def create_http(
         reloads=reloads,
         settings=settings,
         default_index=default_index,
+        configuration=configuration,
     ).fast
 
 
@@ -69,6 +73,7 @@ def create_doors(
     reloads: Reloads,
     settings: ServiceSettings,
     default_index: Callable[[], str | None],
+    configuration: Callable[[], ConfigurationStatus],
 ) -> Doors:
     """Both doors to one endpoint."""
     request_ids, failures = RequestIds(), FailureLog()
@@ -79,6 +84,7 @@ def create_doors(
         [
             *query_routes(endpoint, default_index=default_index),
             *index_routes(registry=registry, reloads=reloads, default_index=default_index),
+            *configuration_routes(configuration),
             *probe_routes(health=health, metrics=metrics),
         ],
         exception_handlers={Exception: _refusing(failures), HTTPException: _refusing(failures)},

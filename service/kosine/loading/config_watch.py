@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from kosine.errors import ConfigurationError, LoadError
 from kosine.loading.local import LocalStorage
 from kosine.loading.refresh_policy import Seen, see, unsettled_until
 from kosine.loading.threads import Overdue
+from kosine.serving.status import ConfigurationRefusal, ConfigurationStatus
 from kosine.source_uri import UriPolicy
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class ConfigWatch:
         settle: float = 0.25,
     ) -> None:
         self._path = str(path)
+        self._file = path
         self._load = load
         self._catalog = catalog
         self._watcher = watcher
@@ -74,6 +78,11 @@ class ConfigWatch:
         """Fingerprint of the file that was applied or refused last; None while none can be read."""
         self._in_force = ""
         self._trouble: str | None = None
+        self._status = ConfigurationStatus()
+
+    def status(self) -> ConfigurationStatus:
+        """What is in force now; nothing until the file has been read by this watch."""
+        return self._status
 
     def start(self) -> None:
         """Begin by reading the file once more: it may have changed since the process read it."""
@@ -122,24 +131,35 @@ class ConfigWatch:
         return await self._threads.run(look, name=_NAME, within=_WITHIN)
 
     async def _read(self, found: Fingerprint) -> float:
-        read: Settings | ConfigurationError
-        try:
-            read = await self._threads.run(self._load, name=_NAME, within=_WITHIN)
-        except ConfigurationError as error:
-            read = error
+        content, read = await self._threads.run(self._judge, name=_NAME, within=_WITHIN)
         if await self._look() != found:
             return self._loop.time()
         self._judged = found.token
         if isinstance(read, ConfigurationError):
-            return self._refuse(read.detail)
+            return self._refuse(read.detail, content=content)
         changes = await self._catalog.apply(read)
+        self._status = ConfigurationStatus(
+            hash=content, applied_at=datetime.now(UTC), restart_needed=changes.restart_needed
+        )
         self._in_force = settings_hash(read)
         self._metrics.config_applied(ok=True, hash=self._in_force)
         told = {name: names for name, names in asdict(changes).items() if names}
         (self._log.info if told else self._log.debug)("config_applied", hash=self._in_force, **told)
         return self._loop.time()
 
-    def _refuse(self, detail: str) -> float:
+    def _judge(self) -> tuple[str | None, Settings | ConfigurationError]:
+        """Hash of the file and what is in it; both are of one file, if it is the same afterwards."""
+        content: str | None = None
+        with contextlib.suppress(OSError):
+            content = hashlib.sha256(self._file.read_bytes()).hexdigest()
+        try:
+            return content, self._load()
+        except ConfigurationError as error:
+            return content, error
+
+    def _refuse(self, detail: str, *, content: str | None = None) -> float:
+        refusal = ConfigurationRefusal(hash=content, detail=detail, at=datetime.now(UTC))
+        self._status = replace(self._status, refused=refusal)
         self._metrics.config_applied(ok=False, hash=self._in_force)
         self._log.error("config_refused", detail=detail)
         return self._loop.time() + self._interval

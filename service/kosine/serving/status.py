@@ -1,4 +1,4 @@
-"""What can be said of an index at any moment; plain values that loading writes and HTTP shows."""
+"""What can be said of an index and of the configuration: plain values that loading writes and HTTP shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
     from kosine.errors import LoadCode, Stage
 
-__all__ = ("IndexState", "LoadFailure", "LoadStatus", "ReloadOutcome", "VersionInfo")
+__all__ = (
+    "ConfigurationRefusal",
+    "ConfigurationStatus",
+    "IndexState",
+    "LoadFailure",
+    "LoadStatus",
+    "ReloadOutcome",
+    "VersionInfo",
+)
 
 
 class IndexState(StrEnum):
@@ -81,3 +89,25 @@ class ReloadOutcome:
     version: str | None
     """The version that serves now."""
     error: LoadFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationRefusal:
+    """Why the configuration file as it is now is not in force."""
+
+    hash: str | None
+    """None where the file cannot be read."""
+    detail: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationStatus:
+    """Which content of the configuration file is in force; nothing where there is no file."""
+
+    hash: str | None = None
+    """SHA-256 (hex) of the bytes of the file: whoever wrote it can tell that it has arrived."""
+    applied_at: datetime | None = None
+    restart_needed: tuple[str, ...] = ()
+    """Settings of `service` in the file that wait for a restart."""
+    refused: ConfigurationRefusal | None = None
