@@ -142,7 +142,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
 TestRegistryMachine = RegistryMachine.TestCase
 TestRegistryMachine.settings = hypothesis_settings(
-    max_examples=30, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=15, stateful_step_count=30, deadline=None, derandomize=True
 )
 
 
