@@ -136,7 +136,7 @@ async def _run(
             default_index=catalog.default_index,
             configuration=configuration,
         )
-        server = HttpServer(http, sock=sock, settings=service)
+        server = HttpServer(http, sock=sock, settings=service, metrics=metrics)
         StopSignals(health=health, stop=server.stop, delay=service.drain_delay).install()
         serving = asyncio.create_task(server.serve(), name="http")
         listening = asyncio.create_task(server.started.wait(), name="listening")

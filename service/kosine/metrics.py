@@ -79,6 +79,12 @@ class Metrics:
             registry=self.registry,
         )
         self._config = Info("kosine_config", "Hash of the configuration in force.", registry=self.registry)
+        self._refused = Counter(
+            "kosine_refused_connections",
+            "Connections ended before a request of theirs reached a route, by the error's code.",
+            ("code",),
+            registry=self.registry,
+        )
         self._families = self._make_families()
         self._known: dict[str, IndexMetrics] = {}
 
@@ -132,6 +138,10 @@ class Metrics:
         """One reload ended: published, unchanged or failed (at `stage`)."""
         self._families.reloads.labels(index, outcome, stage).inc()
         self._families.reload_seconds.labels(index).observe(seconds)
+
+    def connection_refused(self, code: str) -> None:
+        """One connection was ended: too many, or what it sent is not one clear request."""
+        self._refused.labels(code).inc()
 
     def config_applied(self, ok: bool, hash: str) -> None:  # noqa: A002, FBT001  the label's name
         """The configuration file was applied, or refused; `hash` is of the one in force."""

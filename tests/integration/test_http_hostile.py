@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import socket
@@ -222,6 +223,11 @@ async def test_h13_a_head_up_to_the_limits_is_read(service: HttpService) -> None
     assert [[200], [200]] == [statuses(many), statuses(large)]
 
 
+def refused_connections(service: HttpService, code: str) -> float | None:
+    labels = {"code": code}
+    return service.metrics.registry.get_sample_value("kosine_refused_connections_total", labels)
+
+
 async def test_h13_a_head_in_single_bytes_is_read(service: HttpService) -> None:
     """How the network cuts a request does not matter."""
     reader, writer = await service.connect()
@@ -242,6 +248,7 @@ async def test_h13_a_large_head_in_pieces_is_refused(service: HttpService) -> No
         await asyncio.sleep(0.005)
 
     assert [431] == statuses(await reader.read())
+    assert 1.0 == refused_connections(service, "head_too_large")
 
 
 async def test_h13_garbage_behind_a_good_query_does_not_take_its_answer(service: HttpService) -> None:
@@ -357,7 +364,7 @@ async def test_h14_a_body_that_trickles_in_is_refused(service: HttpService) -> N
     """408 at body_timeout, however steadily it trickles."""
     reader, writer = await service.connect()
     writer.write(post(b"", length=10_000))
-    answered = asyncio.create_task(reader.read())
+    answered = asyncio.create_task(_until_the_end(reader))
     while not answered.done():
         writer.write(b" ")
         await asyncio.sleep(0.02)
@@ -369,12 +376,21 @@ async def test_h14_what_is_left_of_a_refused_body_has_a_deadline(service: HttpSe
     """415 by the head; the rest of the body may not trickle in for ever."""
     reader, writer = await service.connect()
     writer.write(post(b"", length=10_000, media=b"text/plain"))
-    answered = asyncio.create_task(reader.read())
+    answered = asyncio.create_task(_until_the_end(reader))
     while not answered.done():
         writer.write(b" ")
         await asyncio.sleep(0.02)
 
     assert [415] == statuses(await answered)
+
+
+async def _until_the_end(reader: asyncio.StreamReader) -> bytes:
+    """What came; a byte on its way while the service hung up makes the end a reset."""
+    came = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := await reader.read(65_536):
+            came += chunk
+    return came
 
 
 async def test_h14_a_peer_that_does_not_take_its_answers_is_dropped(service: HttpService) -> None:
@@ -581,6 +597,7 @@ async def test_connections_past_the_limit_are_turned_away() -> None:
         assert [503] == statuses(answer)
         assert "too_many_connections" == problem(answer)["code"]
         assert b"retry-after: " in answer
+        assert 1.0 == refused_connections(service, "too_many_connections")
         assert [200] == statuses(await second[0].read())
         assert [200] == statuses(await service.exchange(post(BODY, CLOSE)))
 

@@ -12,6 +12,7 @@ import pytest
 
 from kosine.errors import StartupError
 from kosine.http.server import HttpServer, bind
+from kosine.metrics import Metrics
 from kosine.settings import Duration, ServiceSettings
 from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.http_service import http_service, query, until
@@ -89,7 +90,7 @@ async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_a_server_that_was_stopped_before_it_served_returns() -> None:
     """Stop is stop, whenever it comes."""
-    server = HttpServer(nothing, sock=bind("127.0.0.1", 0), settings=ServiceSettings())
+    server = HttpServer(nothing, sock=bind("127.0.0.1", 0), settings=ServiceSettings(), metrics=Metrics())
     server.stop()
     async with asyncio.timeout(5):
         await server.serve()
@@ -119,5 +120,5 @@ async def test_a_port_taken_between_bind_and_listen_is_a_startup_error() -> None
     second = bind(host, port)
     first.listen()
     with pytest.raises(StartupError, match=str(port)):
-        await HttpServer(nothing, sock=second, settings=ServiceSettings()).serve()
+        await HttpServer(nothing, sock=second, settings=ServiceSettings(), metrics=Metrics()).serve()
     first.close()

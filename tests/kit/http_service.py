@@ -186,7 +186,9 @@ async def http_service(**settings: Any) -> AsyncIterator[HttpService]:
     async with service_of(ServiceSettings(port=0, **settings)) as service:
         sock = bind(service.settings.host, service.settings.port)
         service.host, service.port = sock.getsockname()
-        service.server = server = HttpServer(service.doors.fast, sock=sock, settings=service.settings)
+        service.server = server = HttpServer(
+            service.doors.fast, sock=sock, settings=service.settings, metrics=service.metrics
+        )
         serving = asyncio.create_task(server.serve())
         try:
             await server.started.wait()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from kosine.http.failure_log import FailureLog
     from kosine.http.headers import RequestIds
+    from kosine.metrics import Metrics
 
 __all__ = ("GuardedProtocol", "Limits")
 
@@ -75,11 +76,13 @@ class GuardedProtocol(HttpToolsProtocol):
         *,
         limits: Limits,
         failures: FailureLog,
+        metrics: Metrics,
         request_ids: RequestIds,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._failures = failures
+        self._metrics = metrics
         self._request_ids = request_ids
         self._outlet: Outlet
         self._extensions: dict[str, Any] = {}
@@ -247,6 +250,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._ended = True
         request_id = self._request_ids.new()
         self._failures.write(refusal, request_id=request_id)
+        self._metrics.connection_refused(refusal.code)
         cycle = self._in_flight()
         if cycle is None:
             if not self._reading_body:

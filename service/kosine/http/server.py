@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from kosine.http.asgi import ASGIApp
+    from kosine.metrics import Metrics
     from kosine.settings import ServiceSettings
 
 __all__ = ("HttpServer", "bind")
@@ -64,9 +65,11 @@ def _cannot_listen(host: str, port: int, error: OSError) -> StartupError:
 class HttpServer:
     """Serves one application on one socket, in the running event loop."""
 
-    def __init__(self, app: ASGIApp, *, sock: socket.socket, settings: ServiceSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, *, sock: socket.socket, settings: ServiceSettings, metrics: Metrics
+    ) -> None:
         self._sock = sock
-        self._server = _Server(_config(app, settings), grace=settings.grace)
+        self._server = _Server(_config(app, settings, metrics), grace=settings.grace)
 
     @property
     def started(self) -> asyncio.Event:
@@ -91,7 +94,7 @@ class HttpServer:
         self._server.stopping.set()
 
 
-def _config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
+def _config(app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> uvicorn.Config:
     limits = Limits(
         header_timeout=settings.header_timeout,
         send_timeout=settings.send_timeout,
@@ -99,7 +102,7 @@ def _config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
         max_connections=settings.max_connections,
     )
     protocol = functools.partial(
-        GuardedProtocol, limits=limits, failures=FailureLog(), request_ids=RequestIds()
+        GuardedProtocol, limits=limits, failures=FailureLog(), metrics=metrics, request_ids=RequestIds()
     )
     return uvicorn.Config(
         cast("Any", app),
