@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check format docs lock clean
+.PHONY: help venv demo test test-slow check bench-peers format docs lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKED := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+# What is shipped has the versions that it was tested with.
+SHIPPED := --constraint requirements/dev.txt $(LOCKED)
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -41,6 +43,13 @@ check: $(READY)  ## Lint, format, types, arrows between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench-peers:  ## Measure what kosine replaces beside it and write docs/benchmarks.md; PEERS="--shape 100000x768"
+	@test -x .venv-bench/bin/python || { python=$$(scripts/find-python) && "$$python" -m venv .venv-bench; }
+	@echo "Installing faiss, LitServe, PostgreSQL and TensorFlow beside kosine's own environment ..."
+	@.venv-bench/bin/python -m pip install --quiet --require-hashes -r requirements/bench-peers.txt
+	@.venv-bench/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	.venv-bench/bin/python -m tests.bench.peers $(PEERS) --write docs/benchmarks.md
+
 format: $(READY)  ## Write the one format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -50,9 +59,10 @@ docs: $(READY)  ## Write the generated parts of docs/
 
 lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
 	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
-	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs $(LOCKED) $(LOCK_ARGS) -o requirements/service-cpu.txt
-	uv pip compile pyproject.toml --extra operator $(LOCKED) $(LOCK_ARGS) -o requirements/operator.txt
+	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs $(SHIPPED) $(LOCK_ARGS) -o requirements/service-cpu.txt
+	uv pip compile pyproject.toml --extra operator $(SHIPPED) $(LOCK_ARGS) -o requirements/operator.txt
+	uv pip compile pyproject.toml --extra cpu --group peers --group build $(LOCKED) $(LOCK_ARGS) -o requirements/bench-peers.txt
 
 clean:  ## Remove .venv, caches and build outputs
-	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bench build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kosine.engines.engine import EngineFactory
-    from kosine.settings import ServiceSettings, Settings
+    from kosine.engines.engine import EngineFactory, OpenedDevice
+    from kosine.settings import Device, ServiceSettings, Settings
 
 __all__ = ("serve",)
 
@@ -52,11 +52,13 @@ def serve(
     config_path: Path | None,
     load_settings: Callable[[], Settings],
     started: Callable[[str], None],
+    open_device: Callable[[Device, int | None], OpenedDevice] = open_device,
 ) -> None:
     """Serve until SIGTERM or SIGINT; blocks.
 
     `load_settings` reads the configuration again when the file at `config_path` changes; `started(url)` is
-    called once the port answers. Raises StartupError where the port is taken or the device is missing.
+    called once the port answers; `open_device` makes what scores. Raises StartupError where the port is
+    taken or the device is missing.
     """
     sock = bind(settings.service.host, settings.service.port)
     try:

@@ -87,19 +87,28 @@ def test_the_locks_cover_what_the_package_declares() -> None:
     """A new dependency needs `make lock`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    service = dependencies(extras["service"], extras["cpu"])
-    dev = dependencies(project["dependency-groups"]["dev"])
+    groups = {
+        name: [entry for entry in entries if isinstance(entry, str)]
+        for name, entries in project["dependency-groups"].items()
+    }
+    service = dependencies(extras["service"], extras["cpu"], extras["s3"], extras["gcs"])
+    operator = dependencies(extras["operator"])
+    dev = dependencies(groups["dev"], groups["build"], extras["bench"])
+    peers = dependencies(extras["service"], extras["cpu"], groups["peers"], groups["build"])
     assert set() == service - names_in(ROOT / "requirements" / "service-cpu.txt")
-    assert set() == (service | dev) - names_in(ROOT / "requirements" / "dev.txt")
+    assert set() == operator - names_in(ROOT / "requirements" / "operator.txt")
+    assert set() == (service | operator | dev) - names_in(ROOT / "requirements" / "dev.txt")
+    assert set() == peers - names_in(ROOT / "requirements" / "bench-peers.txt")
 
 
-def test_what_the_service_and_its_tests_share_is_locked_to_one_version() -> None:
+@pytest.mark.parametrize("shipped", ["service-cpu.txt", "operator.txt"])
+def test_what_is_shipped_and_its_tests_share_one_version(shipped: str) -> None:
     """Tests run what is shipped."""
-    service, dev = (
+    lock, dev = (
         set(REQUIREMENT.findall((ROOT / "requirements" / name).read_text(encoding="utf-8")))
-        for name in ("service-cpu.txt", "dev.txt")
+        for name in (shipped, "dev.txt")
     )
-    assert set() == service - dev
+    assert set() == lock - dev
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from kosine.engines.matrix import DimMajorMatrix
 
-__all__ = ("Engine", "EngineFactory")
+__all__ = ("Engine", "EngineFactory", "OpenedDevice")
 
 
 class Engine(Protocol):
@@ -51,3 +51,10 @@ class EngineFactory(Protocol):
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """Upper bound of what a call needs beside the matrix, for memory admission."""
+
+
+class OpenedDevice(EngineFactory, Protocol):
+    """What the composition root opens once."""
+
+    def describe(self) -> Mapping[str, str | int]:
+        """What the log should say of it."""

@@ -1,0 +1,89 @@
+"""Who is measured, and why each is there."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, get_args
+
+from tests.bench.peers.engines import PeerEngine
+from tests.bench.peers.http_peer import HttpPeer, triton_ids, triton_query
+from tests.bench.peers.postgres import PgVector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.bench.peers.peer import Data, Peer
+
+__all__ = ("line_up", "running_server")
+
+_LIMITS = ("defaults.max_k=1000", "service.memory_limit=16GiB")
+_UNBATCHED = "defaults.batch.max_rows=1"
+
+
+def line_up(folder: Path, *, triton_python: str | None) -> dict[str, Peer]:
+    """Every peer by name; kosine first."""
+    peers: list[Peer] = [
+        HttpPeer(name="kosine", what="this", command=_kosine),
+        HttpPeer(
+            name="kosine unbatched",
+            what="the same, one query a call",
+            command=lambda *on: _kosine(*on, _UNBATCHED),
+        ),
+        *(_same(engine) for engine in get_args(PeerEngine)),
+        HttpPeer(
+            name="hnsw unbatched",
+            what="hnswlib in the same application, one query a call: approximate",
+            command=lambda *on: _same_application("hnsw", *on, _UNBATCHED),
+        ),
+        HttpPeer(
+            name="litserve",
+            what="a generic model server with dynamic batching over the same TensorFlow function",
+            command=lambda *on: _program("tests.bench.peers.litserve_server", *on),
+            path="/predict",
+        ),
+        PgVector(name="pgvector", what="exact scan", folder=folder),
+        PgVector(name="pgvector-hnsw", what="HNSW: approximate", folder=folder, hnsw=True),
+    ]
+    if triton_python is not None:
+        peers.append(
+            HttpPeer(
+                name="triton",
+                what="NVIDIA Triton with dynamic batching over the same TensorFlow function",
+                command=lambda data, port: _program(
+                    "tests.bench.peers.triton_server", data, port, python=triton_python
+                ),
+                path="/v2/models/items/infer",
+                query=triton_query,
+                ids=triton_ids,
+            )
+        )
+    return {peer.name: peer for peer in peers}
+
+
+def running_server(name: str, port: int, path: str) -> Peer:
+    """Anything on loopback that answers as kosine does, for instance a system that is to be replaced."""
+    return HttpPeer(name=name, what="a server that runs already", port=port, path=path)
+
+
+def _same(engine: PeerEngine) -> Peer:
+    return HttpPeer(
+        name=engine,
+        what="that engine behind kosine's own HTTP and batcher",
+        command=lambda *on: _same_application(engine, *on),
+    )
+
+
+def _kosine(data: Data, port: int, *edits: str) -> Sequence[str]:
+    options = [f"--set={edit}" for edit in (*_LIMITS, *edits)]
+    serve = [sys.executable, "-m", "kosine", "serve", f"--index=items={data.file}", f"--port={port}"]
+    return [*serve, "--log-level=warning", *options]
+
+
+def _same_application(engine: PeerEngine, data: Data, port: int, *edits: str) -> Sequence[str]:
+    program = [sys.executable, "-m", "tests.bench.peers.same_application"]
+    return [*program, engine, str(data.file), str(port), *_LIMITS, *edits]
+
+
+def _program(module: str, data: Data, port: int, *, python: str = sys.executable) -> Sequence[str]:
+    return [python, "-m", module, str(data.file), str(port), str(data.k)]
