@@ -215,6 +215,14 @@ class IndexSettings(DefaultSettings, frozen=True, forbid_unknown_fields=True, kw
         Meta(description="Refuse a file whose norms say that it has the other orientation, or neither."),
         Change.RELOAD,
     ] = True
+    invalid_rows: Annotated[
+        Literal["refuse", "drop"],
+        Meta(
+            description="A row with NaN or infinity, or (`cosine`) of zeros: `refuse` the file, or "
+            "`drop` the row and serve the others."
+        ),
+        Change.RELOAD,
+    ] = "refuse"
 
     @property
     def has_manifest(self) -> bool:

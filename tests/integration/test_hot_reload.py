@@ -22,7 +22,7 @@ from kosine.loading.admission import Admission, Memory
 from kosine.loading.attempt import _outcome
 from kosine.loading.local import LocalStorage
 from kosine.loading.pipeline import LoadJob, Pipeline
-from kosine.serving.status import IndexState
+from kosine.serving.status import DroppedRows, IndexState
 from kosine.settings import GuardSettings
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.engines import NumpyDevice, NumpyEngine
@@ -90,6 +90,30 @@ async def test_the_watcher_beats_the_poll(tmp_path: Path) -> None:
             await put(path, seed)
             await service.registry.until(lambda: len(service.registry.published) > seed)  # noqa: B023
             assert await answers_as(service, seed)
+
+
+async def test_invalid_rows_are_left_out_on_demand(tmp_path: Path, logged: list[Any]) -> None:
+    """N6: the others keep their numbers, the version tells what it lacks, guards count what is left."""
+    path = tmp_path / "items.npy"
+    vectors = unit_rows(0)
+    vectors[:5] = np.nan
+    await asyncio.to_thread(publish, path, vectors)
+    async with rig() as service:
+        settings = index_settings(path, invalid_rows="drop", guard=GuardSettings(max_shrink_percent=10))
+        await service.apply(items=settings)
+        await service.registry.until(lambda: service.serves() is not None)
+        assert await answers_as(service, 0)
+        version = service.registry.current("items")
+        assert version is not None
+        told = DroppedRows(not_finite=5, zero=0, first=(0, 1, 2, 3, 4))
+        assert (ROWS - 5, told) == (version.info.rows, version.info.dropped)
+        events = [event for event in logged if event["event"] == "rows_dropped"]
+        assert [("items", 5)] == [(event["index"], event["not_finite"]) for event in events]
+
+        vectors[: ROWS // 2] = np.nan
+        await asyncio.to_thread(publish, path, vectors)
+        await service.registry.until(lambda: service.error() == ("guard_failed", "check"))
+        assert version is service.registry.current("items")
 
 
 # ---- N17, G5: the stage fault matrix ----

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from kosine.serving import status
     from kosine.serving.registry import Registry
     from kosine.serving.status import LoadFailure
     from kosine.serving.version import Version
 
-__all__ = ("IndexList", "IndexStatus", "LastError", "Norms", "ReloadResult", "index_status")
+__all__ = ("DroppedRows", "IndexList", "IndexStatus", "LastError", "Norms", "ReloadResult", "index_status")
 
 
 class Norms(Struct, kw_only=True):
@@ -20,6 +21,14 @@ class Norms(Struct, kw_only=True):
 
     min: float
     max: float
+
+
+class DroppedRows(Struct, kw_only=True):
+    """Rows that `invalid_rows: drop` left out, and the numbers of the first ten in the file."""
+
+    not_finite: int
+    zero: int
+    first: list[int]
 
 
 class LastError(Struct, kw_only=True):
@@ -47,6 +56,7 @@ class IndexStatus(Struct, kw_only=True):
     metric: str | None = None
     bytes: int | None = None
     norms: Norms | None = None
+    dropped: DroppedRows | None = None
     fingerprint: str | None = None
     digest: str | None = None
     device: str | None = None
@@ -103,6 +113,7 @@ def _version_fields(version: Version) -> dict[str, Any]:
         "metric": info.metric,
         "bytes": info.bytes,
         "norms": Norms(min=info.norm_min, max=info.norm_max),
+        "dropped": None if info.dropped is None else _dropped(info.dropped),
         "fingerprint": info.fingerprint,
         "digest": info.digest,
         "device": info.device,
@@ -111,6 +122,10 @@ def _version_fields(version: Version) -> dict[str, Any]:
         "k": version.settings.k,
         "max_k": version.settings.max_k,
     }
+
+
+def _dropped(told: status.DroppedRows) -> DroppedRows:
+    return DroppedRows(not_finite=told.not_finite, zero=told.zero, first=list(told.first))
 
 
 def _last_error(failure: LoadFailure) -> LastError:

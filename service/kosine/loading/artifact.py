@@ -17,7 +17,9 @@ import numpy as np
 from kosine.engines.matrix import DimMajorMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import CHUNK_BYTES, check_cancelled, read_pieces
+from kosine.loading.invalid_rows import Dropped, compact
 from kosine.loading.orientation import NormRange, Verdict, judge, refusal, unit_tolerance
+from kosine.serving.status import DroppedRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +47,8 @@ class MatrixArtifact:
     """A verified file in memory. Norms are those in the file; `digest` is the SHA-256 of all its bytes."""
 
     matrix: DimMajorMatrix
+    dropped: Dropped | None
+    """None where every row of the file is in the matrix."""
     norm_min: float
     norm_max: float
     digest: bytes
@@ -57,20 +61,21 @@ def read_matrix(
     *,
     metric: str,
     check_layout: bool = True,
+    drop_invalid: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda _: None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> MatrixArtifact:
     """Read the body of `reader` as `plan` says; for `cosine` every item is scaled to norm 1 within 1e-6.
 
-    LoadError at CHECK: `not_finite`, `zero_rows` (for `cosine`), `layout_mismatch` and `layout_unproven`
-    (unless `check_layout` is false); at FETCH: `cancelled`, `wont_fit`, and what the reader raises. Whether
-    the file changed meanwhile is for the caller to ask with `reader.verify()`. `progress` gets the bytes read
-    so far.
+    LoadError at CHECK: `not_finite` and `zero_rows` (for `cosine`; with `drop_invalid` only where no row is
+    left), `layout_mismatch` and `layout_unproven` (unless `check_layout` is false); at FETCH: `cancelled`,
+    `wont_fit`, and what the reader raises. Whether the file changed meanwhile is for the caller to ask with
+    `reader.verify()`. `progress` gets the bytes read so far.
     """
     digest = sha256()
     matrix = _allocate(plan)
-    items = _Items(matrix=matrix, scale=metric == "cosine")
+    items = _Items(matrix=matrix, scale=metric == "cosine", drop=drop_invalid)
     pieces = read_pieces(
         reader,
         plan,
@@ -84,8 +89,10 @@ def read_matrix(
     else:
         other = _fill_dim_major(items, pieces, plan, cancelled)
     _check(items, plan, metric=metric, other=other, check_layout=check_layout)
+    dropped = items.dropped()
     return MatrixArtifact(
-        matrix=matrix,
+        matrix=matrix if dropped is None else compact(matrix, items.valid),
+        dropped=dropped,
         norm_min=items.norms.low,
         norm_max=items.norms.high,
         digest=digest.digest(),
@@ -98,7 +105,7 @@ def not_finite_rows(count: int, first: list[int], *, rows: int) -> LoadError:
     return LoadError(
         LoadCode.NOT_FINITE,
         f"expected numbers that are finite as float32 (up to 3.4e38), got NaN or infinity in {count} of "
-        f"{rows} rows, {_listed(count, first)}; drop or repair them",
+        f"{rows} rows, {_listed(count, first)}; repair them, or set invalid_rows: drop",
         stage=Stage.CHECK,
         count=count,
         rows=first,
@@ -110,7 +117,7 @@ def zero_rows(count: int, first: list[int], *, rows: int) -> LoadError:
     return LoadError(
         LoadCode.ZERO_ROWS,
         f"a row that is zero as float32 has no direction, so no cosine; got {count} of {rows} such rows, "
-        f"{_listed(count, first)}; drop them, or set metric: dot",
+        f"{_listed(count, first)}; set invalid_rows: drop to leave them out, or metric: dot",
         stage=Stage.CHECK,
         count=count,
         rows=first,
@@ -151,9 +158,24 @@ class _Items:
 
     matrix: DimMajorMatrix
     scale: bool
+    drop: bool
     norms: NormRange = field(default_factory=NormRange)
     not_finite: _Offenders = field(default_factory=_Offenders)
     zero: _Offenders = field(default_factory=_Offenders)
+    valid: NDArray[np.bool_] = field(init=False)
+    """[rows]; filled where `drop` is set."""
+
+    def __post_init__(self) -> None:
+        self.valid = np.ones(self.matrix.rows if self.drop else 0, dtype=bool)
+
+    def dropped(self) -> Dropped | None:
+        """What is to be left out, once every item is finished."""
+        if self.valid.all():
+            return None
+        zero = self.zero.count if self.scale else 0
+        first = tuple(np.flatnonzero(~self.valid)[:_SHOWN].tolist())
+        told = DroppedRows(not_finite=self.not_finite.count, zero=zero, first=first)
+        return Dropped(kept=np.flatnonzero(self.valid), told=told)
 
     def finish(self, start: int, stop: int) -> None:
         """Take items `start` to `stop`, whose numbers are all there, in blocks that stay in the cache."""
@@ -171,7 +193,10 @@ class _Items:
             self.not_finite.add(left + np.flatnonzero(~finite))
         if not norms.all():
             self.zero.add(left + np.flatnonzero(norms == 0.0))
-        self.norms |= NormRange.of(norms[finite])
+        good = finite & (norms != 0.0) if self.drop and self.scale else finite
+        if self.drop:
+            self.valid[left : left + len(good)] = good
+        self.norms |= NormRange.of(norms[good])
         if self.scale:
             precise /= norms
             columns[...] = precise
@@ -252,12 +277,13 @@ def _check(
     items: _Items, plan: MatrixPlan, *, metric: str, other: NormRange | None, check_layout: bool
 ) -> None:
     """Raise what is wrong with the content; a wrong layout before the zero rows it may cause."""
-    if items.not_finite.count:
+    tolerated = items.drop and bool(items.valid.any())
+    if items.not_finite.count and not tolerated:
         raise not_finite_rows(items.not_finite.count, items.not_finite.first, rows=plan.rows)
     verdict = judge(plan, metric=metric, declared=items.norms, other=other) if check_layout else Verdict.RAW
     if verdict is Verdict.MISMATCH:
         raise refusal(plan, declared=items.norms, other=other)
-    if items.zero.count and metric == "cosine":
+    if items.zero.count and metric == "cosine" and not tolerated:
         raise zero_rows(items.zero.count, items.zero.first, rows=plan.rows)
     if verdict is Verdict.UNPROVEN:
         raise refusal(plan, declared=items.norms, other=other)

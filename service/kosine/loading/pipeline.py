@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -315,6 +315,7 @@ class _Load:
             plan,
             metric=settings.metric,
             check_layout=settings.check_layout,
+            drop_invalid=settings.invalid_rows == "drop",
             cancelled=self._job.cancelled,
             progress=progress,
         )
@@ -330,6 +331,7 @@ class _Load:
         self, plan: MatrixPlan, artifact: MatrixArtifact, ids: IdsArtifact | None, digest: str
     ) -> LoadedIndex:
         settings = self._job.settings
+        values = self._left(artifact, ids)
         self._enter(Stage.BUILD, self._total)
         samples = sample_rows(artifact.matrix)
         engine = self._factory.build(
@@ -344,7 +346,20 @@ class _Load:
         except BaseException:
             engine.close()
             raise
-        return LoadedIndex(info=info, engine=engine, ids=ids.values if ids is not None else None)
+        return LoadedIndex(info=info, engine=engine, ids=values)
+
+    def _left(self, artifact: MatrixArtifact, ids: IdsArtifact | None) -> NDArray[np.generic] | None:
+        """Ids of what is left of the file, which must satisfy the guards, too."""
+        values = ids.values if ids is not None else None
+        if (dropped := artifact.dropped) is None:
+            return values
+        told, matrix = dropped.told, artifact.matrix
+        structlog.get_logger(__name__).warning("rows_dropped", index=self._job.name, **asdict(told))
+        job = self._job
+        check_guards(
+            rows=matrix.rows, dim=matrix.dim, served=job.served, guard=job.settings.guard, stage=Stage.CHECK
+        )
+        return dropped.ids_of(values)
 
     def _warmed(self, _step: str) -> None:
         self._check_cancelled(Stage.WARM_UP)
@@ -359,7 +374,7 @@ class _Load:
             digest=digest,
             fingerprint=self._job.sources.combined.token,
             source=settings.uri,
-            rows=plan.rows,
+            rows=artifact.matrix.rows,
             dim=plan.dim,
             dtype=artifact.dtype,
             metric=settings.metric,
@@ -369,6 +384,7 @@ class _Load:
             norm_max=artifact.norm_max,
             loaded_at=datetime.now(UTC),
             load_seconds=time.monotonic() - self._began,
+            dropped=artifact.dropped.told if artifact.dropped is not None else None,
         )
 
 

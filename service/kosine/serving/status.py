@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = (
     "ConfigurationRefusal",
     "ConfigurationStatus",
+    "DroppedRows",
     "IndexState",
     "LoadFailure",
     "LoadStatus",
@@ -58,6 +59,16 @@ class LoadStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedRows:
+    """Rows of the file that were left out."""
+
+    not_finite: int
+    zero: int
+    first: tuple[int, ...]
+    """Numbers of the first ten in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionInfo:
     """Identity and size of one loaded version; never changes."""
 
@@ -79,6 +90,7 @@ class VersionInfo:
     norm_max: float
     loaded_at: datetime
     load_seconds: float
+    dropped: DroppedRows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
