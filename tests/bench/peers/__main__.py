@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -66,6 +67,8 @@ def main(
     write: Path | None,
 ) -> None:
     """Measure kosine beside what it replaces, in alternating windows, and print ratios."""
+    # What was started is stopped, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     machine = describe_machine()
     sections = []
     for shape in map(_shape, shapes):
