@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check bench-peers format docs lock clean
+.PHONY: help venv demo test test-slow test-cluster control-plane store-servers check bench-peers format docs lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 venv: $(READY)  ## Make or refresh .venv
 
@@ -32,10 +32,19 @@ demo: $(READY)  ## Serve two small indexes and print curl lines to paste; PORT=8
 	@$(BIN)/kosine demo --port $(PORT)
 
 test: $(READY)  ## Fast tests, under 3 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 -m "not slow"
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not cluster"
 
 test-slow: $(READY)  ## Tests that take minutes or gigabytes
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m "slow and not cluster"
+
+test-cluster: $(READY)  ## Tests against a real Kubernetes control plane; builds it first where Go is
+	@tests/kit/control_plane/test-cluster $(BIN)/python
+
+control-plane:  ## Build etcd, kube-apiserver and the rest for test-cluster: minutes once, needs Go
+	@tests/kit/control_plane/binaries/build
+
+store-servers:  ## Build an S3 and a GCS server for the storage tests: minutes once, needs Go
+	@tests/kit/store_servers/build
 
 check: $(READY)  ## Lint, format, types, arrows between rooms
 	$(BIN)/ruff check
@@ -64,5 +73,6 @@ lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade fo
 	uv pip compile pyproject.toml --extra cpu --group peers --group build $(LOCKED) $(LOCK_ARGS) -o requirements/bench-peers.txt
 
 clean:  ## Remove .venv, caches and build outputs
-	rm -rf $(VENV) .venv-bench build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bench .control-plane .store-servers build dist .coverage* .hypothesis .mypy_cache .pytest_cache
+	rm -rf .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

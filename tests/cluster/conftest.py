@@ -1,0 +1,108 @@
+"""The cluster that these tests share: a real control plane, and one node whose pods are processes.
+
+`make test-cluster` runs them. Without a control plane they are skipped, and where CI=true they fail.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+import yaml
+
+from tests.kit.control_plane import assets, namespaces, puppet
+from tests.kit.control_plane.assets import ControlPlaneMissing
+from tests.kit.control_plane.cluster import Namespace
+from tests.kit.control_plane.control_plane import control_plane
+from tests.kit.control_plane.node import node
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from tests.kit.control_plane.control_plane import ControlPlane
+
+ROOT = Path(__file__).parents[2]
+DEFINITIONS = ROOT / "charts" / "kosine-operator" / "files" / "crds"
+TEST_SECONDS = 300
+
+IMAGES = {
+    "kosine:test": (sys.executable, "-m", "kosine"),
+    "kosine-operator:test": (sys.executable, "-m", "kosine_operator"),
+    "puppet:test": (sys.executable, puppet.__file__),
+    "python:test": (sys.executable,),
+}
+"""What a test's pods may run."""
+
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder is of the cluster tier; the first one waits for the control plane too."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The namespace of a failed test is reported before it goes."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+def _unavailable(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
+    """The control plane with kosine's CRDs and a node that runs IMAGES."""
+    try:
+        programs = assets.find()
+    except ControlPlaneMissing as missing:
+        _unavailable(str(missing))
+    if not namespaces.inside():
+        _unavailable("not in namespaces of their own: run the cluster tests by make test-cluster")
+    definitions = [yaml.safe_load(path.read_bytes()) for path in sorted(DEFINITIONS.glob("*.yaml"))]
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))  # short, for Unix sockets
+    try:
+        with control_plane(programs, folder, definitions=definitions) as started, node(started, IMAGES):
+            yield started
+    finally:
+        if request.session.testsfailed:
+            sys.stderr.write(f"\nlogs of the control plane and of pods: {folder}\n")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def namespace(
+    plane: ControlPlane, request: pytest.FixtureRequest, _numbers: Iterator[int]
+) -> Iterator[Namespace]:
+    """A namespace for one test. What is left in it ends behind the next test."""
+    made = Namespace(f"test-{next(_numbers)}", plane, plane.files.kubeconfig)
+    made.kubectl("create", "namespace", made.name)
+    # Pods are refused until it exists.
+    made.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+    yield made
+    if request.node.stash.get(_failed, False):
+        sys.stderr.write(made.report())
+    made.kubectl("delete", "namespace", made.name, "--wait=false")

@@ -1,0 +1,37 @@
+"""A pod's volumes: folders that follow their ConfigMaps and Secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.kit.control_plane.kubelet.volume_files import replace_files
+
+if TYPE_CHECKING:
+    from tests.kit.control_plane.kubelet.resources import Pod
+    from tests.kit.control_plane.kubelet.sources import Sources
+
+__all__ = ("Volumes",)
+
+
+class Volumes:
+    """All volumes of one pod, below one folder."""
+
+    def __init__(self, pod: Pod, sources: Sources, folder: Path) -> None:
+        self._pod = pod
+        self._sources = sources
+        self._folder = folder
+
+    async def write(self) -> dict[str, Path]:
+        """Bring the files up to date; the folder of each volume by name. Raises what `Sources` raises."""
+        folders: dict[str, Path] = {}
+        for volume in self._pod.spec.volumes:
+            if volume.host_path is not None:
+                folders[volume.name] = Path(volume.host_path.path)
+                continue
+            folder = folders[volume.name] = self._folder / volume.name
+            folder.mkdir(parents=True, exist_ok=True)
+            files = await self._sources.files(volume)
+            if files is not None:
+                replace_files(folder, files)
+        return folders

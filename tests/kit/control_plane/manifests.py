@@ -1,0 +1,74 @@
+"""The few manifests that the kit's own tests need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ("Manifest", "config_map", "container", "deployment", "pod", "role", "service")
+
+Manifest = dict[str, Any]
+
+READY = {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 1}
+
+
+def container(image: str, **fields: Any) -> Manifest:
+    """Named main, listening on 8080 as http, ready when /readyz says so."""
+    ports = [{"name": "http", "containerPort": 8080}]
+    return {"name": "main", "image": image, "ports": ports, "readinessProbe": READY, **fields}
+
+
+def pod(name: str, main: Mapping[str, Any], **spec: Any) -> Manifest:
+    """Labelled app=<name>."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [main], **spec},
+    }
+
+
+def deployment(name: str, main: Mapping[str, Any], *, replicas: int = 1, **spec: Any) -> Manifest:
+    """Of pods labelled app=<name>."""
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [main], **spec}},
+        },
+    }
+
+
+def service(name: str) -> Manifest:
+    """Port 80 of the pods labelled app=<name>."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]},
+    }
+
+
+def config_map(name: str, **data: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def role(name: str, service_account: str, rules: Sequence[Mapping[str, Any]]) -> tuple[Manifest, ...]:
+    """A Role and its binding to a ServiceAccount of the namespace that it is applied in."""
+    group = "rbac.authorization.k8s.io"
+    return (
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": {"name": name}, "rules": list(rules)},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": service_account}],
+        },
+    )
