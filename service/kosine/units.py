@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("Duration", "Size", "Within")
+__all__ = ("Duration", "Size", "Within", "human_size")
 
 _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)([a-zA-Z]+)")
 _SECONDS = {
@@ -110,6 +110,18 @@ class Within:
         True
         """
         return parse(self.low) <= value <= parse(self.high)
+
+
+def human_size(size: int) -> str:
+    """About how much, for a person; `Size.text` is exact.
+
+    >>> human_size(1536), human_size(3 * 2**29), human_size(7), human_size(-2048)
+    ('1.5 KiB', '1.5 GiB', '7 B', '-2.0 KiB')
+    """
+    for unit, factor in _BYTES.items():
+        if unit != "B" and abs(size) >= factor:
+            return f"{float(size / factor):.1f} {unit}"
+    return f"{size} B"
 
 
 def _product(text: str, units: dict[str, Fraction]) -> Fraction:

@@ -7,7 +7,6 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -26,7 +25,7 @@ from kosine.source_uri import COMMAND_LINE
 from tests.kit.engines import NumpyDevice
 from tests.kit.loads import memory
 from tests.kit.npy_files import unit_rows
-from tests.kit.object_stores import _SIGNED, BUCKET, ObjectServer, moto_server
+from tests.kit.object_stores import BUCKET, ObjectServer, moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,9 +86,7 @@ def publishing(target: S3Target, publication: Publication) -> Iterator[Step]:
 
 
 def content(server: ObjectServer, key: str) -> bytes:
-    answer = httpx.get(f"{server.endpoint}/{BUCKET}/{key}", headers=_SIGNED)
-    answer.raise_for_status()
-    return answer.content
+    return server.get(key)
 
 
 def manifest_of(server: ObjectServer, prefix: str) -> dict[str, Any]:
@@ -176,10 +173,7 @@ def test_a_large_file_that_changes_leaves_nothing(
     with pytest.raises(InterruptedError):
         target.put(publication.vectors.file, breaking(), name="items")
     assert target.digest(publication.vectors.file, lambda _: None) is None
-    assert (
-        b"<Upload>"
-        not in httpx.get(f"{server.endpoint}/{BUCKET}?uploads&prefix={prefix}", headers=_SIGNED).content
-    )
+    assert b"<Upload>" not in server.send("GET", f"/{BUCKET}?prefix={prefix}&uploads=")
 
 
 def test_an_object_whose_name_lies_is_not_used(

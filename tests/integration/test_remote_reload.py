@@ -27,7 +27,6 @@ from kosine.units import Duration
 from tests.kit.fault_proxy import Fault, fault_proxy
 from tests.kit.loads import index_settings, memory, rig
 from tests.kit.npy_files import npy_bytes, unit_rows
-from tests.kit.object_stores import moto_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -40,12 +39,6 @@ if TYPE_CHECKING:
 
 ROWS, DIM = 3_000, 16
 SOON = 0.1
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[ObjectServer]:
-    with moto_server() as server:
-        yield server
 
 
 @pytest.fixture

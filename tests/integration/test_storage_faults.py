@@ -21,7 +21,6 @@ from kosine.settings import GcsSettings, S3Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import Duration
 from tests.kit.fault_proxy import Fault, fault_proxy, in_turn
-from tests.kit.object_stores import gcs_emulator, moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,18 +55,6 @@ class Bench(NamedTuple):
         with pytest.raises(LoadError) as caught:
             (call or (lambda: self.stores.fingerprint(self.uri)))()
         return caught.value
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[ObjectServer]:
-    with moto_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[ObjectServer]:
-    with gcs_emulator() as server:
-        yield server
 
 
 @pytest.fixture(params=["s3", "gs"])

@@ -14,14 +14,12 @@ from kosine.loading.storage.remote import Transfer
 from kosine.loading.storage.stores import Stores
 from kosine.settings import GcsSettings, S3Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
-from tests.kit.object_stores import gcs_emulator, moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from kosine.loading.source import Fingerprint
-    from tests.kit.object_stores import ObjectServer
 
 CONTENT = random.Random(5).randbytes(1_300_007)
 
@@ -50,18 +48,6 @@ class Folder:
 
     def delete(self, key: str) -> None:
         (self._path / key).unlink()
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[ObjectServer]:
-    with moto_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[ObjectServer]:
-    with gcs_emulator() as server:
-        yield server
 
 
 @pytest.fixture(params=["local", "s3", "gs"])

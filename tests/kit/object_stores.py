@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,51 +16,104 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import httpx
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from kosine.settings import GcsSettings, S3Settings, StoresSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
-__all__ = ("BUCKET", "ObjectServer", "gcs_emulator", "moto_server")
+__all__ = ("BUCKET", "REGION", "ObjectServer", "gcs_emulator", "moto_server")
 
 BUCKET = "vectors"
+REGION = "us-east-1"
 _STARTUP_SECONDS = 30.0
-_SIGNED = {
-    "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, "
-    "SignedHeaders=host, Signature=0"
-}
-"""moto lets nobody unnamed replace an object, and checks no signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed(httpx.Auth):
+    """Signature 4 of S3 over method, path, headers and body."""
+
+    access_key: str
+    secret_key: str
+
+    requires_request_body = True
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        signed = AWSRequest(request.method, str(request.url), data=request.content)
+        signed.headers["Host"] = request.headers["Host"]
+        S3SigV4Auth(Credentials(self.access_key, self.secret_key), "s3", REGION).add_auth(signed)
+        request.headers.update(dict(signed.headers.items()))
+        yield request
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectServer:
-    """A store with the bucket `vectors`, reached without credentials as a publisher would with them."""
+    """A store with the bucket `vectors`, and how somebody who may do everything there uses it."""
 
     kind: Literal["s3", "gs"]
     endpoint: str
+    access_key: str = "writer"
+    secret_key: str = "secret-of-writer"  # noqa: S105  of a server on loopback that lives as long as a test
 
     def uri(self, key: str) -> str:
         """What an index is configured with."""
         return f"{self.kind}://{BUCKET}/{key}"
 
+    def settings(self, *, endpoint: str | None = None) -> StoresSettings:
+        """How kosine is told to reach it, or what stands before it at `endpoint`."""
+        url = endpoint or self.endpoint
+        if self.kind == "s3":
+            return StoresSettings(s3=S3Settings(endpoint_url=url, region=REGION))
+        return StoresSettings(gcs=GcsSettings(endpoint_url=url, anon=True))
+
+    def environment(self) -> dict[str, str]:
+        """Its credentials, where S3 clients look for them first."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
     def put(self, key: str, content: bytes) -> None:
         """Write the object in one request, as every publisher should."""
         if self.kind == "s3":
-            answer = httpx.put(self._url(key), headers=_SIGNED, content=content, timeout=60)
+            self.send("PUT", f"/{BUCKET}/{quote(key)}", content)
         else:
-            url = f"{self.endpoint}/upload/storage/v1/b/{BUCKET}/o"
-            query = {"uploadType": "media", "name": key}
-            headers = {"Content-Type": "application/octet-stream"}
-            answer = httpx.post(url, params=query, headers=headers, content=content, timeout=60)
-        answer.raise_for_status()
+            path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(key, safe='')}"
+            self.send("POST", path, content)
+
+    def get(self, key: str) -> bytes:
+        """The object."""
+        return self.send("GET", self._path(key, "?alt=media"))
 
     def delete(self, key: str) -> None:
         """Remove the object."""
-        httpx.delete(self._url(key), headers=_SIGNED, timeout=60).raise_for_status()
+        self.send("DELETE", self._path(key, ""))
 
-    def _url(self, key: str) -> str:
+    def keys(self, prefix: str) -> list[str]:
+        """Of all objects whose key begins so."""
         if self.kind == "s3":
-            return f"{self.endpoint}/{BUCKET}/{quote(key)}"
-        return f"{self.endpoint}/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}"
+            listed = self.send("GET", f"/{BUCKET}?list-type=2&prefix={quote(prefix, safe='')}")
+            return sorted(re.findall("<Key>(.*?)</Key>", listed.decode()))
+        listed = self.send("GET", f"/storage/v1/b/{BUCKET}/o?prefix={quote(prefix, safe='')}")
+        return sorted(item["name"] for item in json.loads(listed).get("items", ()))
+
+    def send(self, method: str, path: str, content: bytes = b"") -> bytes:
+        """What the server answers to a request that it does not refuse."""
+        auth = _Signed(self.access_key, self.secret_key) if self.kind == "s3" else None
+        headers = {"Content-Type": "application/octet-stream"} if content else {}
+        url = f"{self.endpoint}{path}"
+        answer = httpx.request(method, url, auth=auth, headers=headers, content=content, timeout=60)
+        answer.raise_for_status()
+        return answer.content
+
+    def _path(self, key: str, query: str) -> str:
+        if self.kind == "s3":
+            return f"/{BUCKET}/{quote(key)}"
+        return f"/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}{query}"
 
 
 @contextlib.contextmanager
@@ -66,9 +121,9 @@ def moto_server() -> Iterator[ObjectServer]:
     """S3 by moto: ranges, If-Match and ETags as they should be; no authorisation."""
     port = _free_port()
     with _process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
-        endpoint = f"http://127.0.0.1:{port}"
-        httpx.put(f"{endpoint}/{BUCKET}", timeout=60).raise_for_status()
-        yield ObjectServer("s3", endpoint)
+        server = ObjectServer("s3", f"http://127.0.0.1:{port}")
+        server.send("PUT", f"/{BUCKET}")
+        yield server
 
 
 @contextlib.contextmanager

@@ -13,9 +13,11 @@ import pytest
 import kosine
 from kosine.errors import LoadError, Stage
 from kosine.loading.artifact import read_matrix
-from kosine.loading.inspection import inspect_file
+from kosine.loading.inspection import inspect_source
 from kosine.loading.layout import plan_matrix
+from kosine.loading.local import LocalStorage
 from kosine.loading.npy import read_header
+from kosine.source_uri import COMMAND_LINE
 from tests.kit.bad_files import BadFile, bad_files
 from tests.kit.npy_files import BytesReader
 
@@ -71,7 +73,7 @@ def test_an_inspection_names_the_same_reason(file: BadFile, tmp_path: Path) -> N
     path = tmp_path / "items.npy"
     path.write_bytes(file.content)
     options = {"layout": "rows", **file.options}
-    found = inspect_file(str(path), **options)
+    found = inspect_source(str(path), storage=LocalStorage(COMMAND_LINE), **options)
     assert not found.good
     assert file.code in {refusal.code for refusal in found.refusals}
     assert found.suggestion is None

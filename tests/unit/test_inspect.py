@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +14,9 @@ import yaml
 from click.testing import CliRunner
 
 from kosine.cli.inspect import inspect_command
-from kosine.loading.inspection import inspect_file
+from kosine.loading.inspection import inspect_source
+from kosine.loading.local import LocalStorage
+from kosine.source_uri import COMMAND_LINE
 from tests.kit.npy_files import npy_bytes, unit_rows
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS = unit_rows(200, 16)
+inspect_file = partial(inspect_source, storage=LocalStorage(COMMAND_LINE))
 
 
 @pytest.fixture
@@ -81,6 +87,7 @@ def test_every_file_is_reported_and_one_bad_one_decides(folder: Path) -> None:
         ("a.npy", "--dim", "0"),
         ("a.npy", "--metric", "hamming"),
         ("a.npy", "b.npy", "--ids", "c.npy"),
+        ("a.json", "--ids", "c.npy"),
     ],
 )
 def test_a_wrong_command_line_is_usage(arguments: tuple[str, ...]) -> None:
@@ -198,12 +205,12 @@ def test_what_a_configuration_file_may_name_is_suggested_without_remark(folder: 
 
 
 def test_progress_reaches_all_there_is_to_read(folder: Path) -> None:
-    """A flat file is read twice, once for each reading."""
-    for array, dim, passes in ((ROWS, None, 1), (ROWS.T.ravel(), 16, 2)):
+    """Every byte once, also of a flat file, which has two readings."""
+    for array, dim in ((ROWS, None), (ROWS.T.ravel(), 16)):
         name = _write(folder / "x.npy", array)
         seen: list[tuple[int, int]] = []
         inspect_file(name, dim=dim, progress=lambda *now, seen=seen: seen.append(now))
-        size = passes * (folder / "x.npy").stat().st_size
+        size = (folder / "x.npy").stat().st_size
         assert seen[-1] == (size, size)
         assert seen == sorted(seen)
 
@@ -216,3 +223,89 @@ def test_a_file_name_that_is_no_utf8_is_still_reported(folder: Path) -> None:
         result = _kosine_inspect(name, *extra)
         assert result.exit_code == 0
         assert "caf?.npy" in result.output
+
+
+@pytest.mark.parametrize("dim", [3, 7, 600])
+def test_both_readings_of_a_flat_file_are_those_of_numpy(folder: Path, dim: int) -> None:
+    """Runs that a chunk begins in the middle of are not lost."""
+    flat = np.random.default_rng(dim).standard_normal(9_000 // dim * dim)
+    found = inspect_file(_write(folder / "x.npy", flat), dim=dim)
+    for reading, items in zip(found.readings, (flat.reshape(dim, -1).T, flat.reshape(-1, dim)), strict=True):
+        norms = np.linalg.norm(items, axis=1)
+        assert reading.norms is not None
+        assert pytest.approx((norms.min(), np.median(norms), norms.max()), rel=1e-6) == (
+            reading.norms.low,
+            reading.norms.median,
+            reading.norms.high,
+        )
+
+
+# ---- manifests ----
+
+
+def _manifest(folder: Path, array: NDArray[Any], **changes: Any) -> str:
+    """A manifest of `array` and its ids, as `kosine publish` writes it but for `changes`."""
+    vectors, ids = npy_bytes(array), npy_bytes(np.arange(200))
+    (folder / "v.npy").write_bytes(vectors)
+    (folder / "i.npy").write_bytes(ids)
+    sha256 = {name: hashlib.sha256(data).hexdigest() for name, data in (("vectors", vectors), ("ids", ids))}
+    plain = {"vectors": "v.npy", "ids": "i.npy", "sha256": sha256, "rows": 200, "dim": 16} | changes
+    (folder / "items.json").write_text(
+        json.dumps({name: value for name, value in plain.items() if value is not None})
+    )
+    return "items.json"
+
+
+def test_a_manifest_is_inspected_with_what_it_names(folder: Path) -> None:
+    """Vectors, ids, their digests; the configuration names the manifest."""
+    result = _kosine_inspect(_manifest(folder, ROWS))
+    assert 0 == result.exit_code
+    for words in ("items.json  good", "v.npy", "i.npy", "200 items of dim 16", "each once", "uri: "):
+        assert words in result.output
+    assert "ids:" not in result.output[result.output.index("indexes:") :]
+
+
+@pytest.mark.parametrize(
+    ("changes", "codes"),
+    [
+        ({"dim": 17}, ["bad_manifest"]),
+        ({"rows": 199}, ["bad_manifest"]),
+        ({"vectors": "../v.npy"}, ["bad_manifest"]),
+        ({"vectors": "gone.npy"}, ["source_missing"]),
+        ({"ids": "gone.npy"}, ["source_missing"]),
+        ({"sha256": {"vectors": "0" * 64}}, ["digest_mismatch"]),
+        ({"sha256": {"ids": "0" * 64}}, ["digest_mismatch"]),
+        ({"sha256": None}, []),
+        ({"ids": None, "sha256": None}, []),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    folder: Path, changes: dict[str, Any], codes: list[str]
+) -> None:
+    """With the code that a load would give."""
+    found = inspect_file(_manifest(folder, ROWS, **changes))
+    assert codes == [refusal.code for refusal in found.refusals]
+
+
+def test_a_manifest_tells_what_its_vectors_do_not(folder: Path) -> None:
+    """The dimension of a flat file; which axis is an item where norms do not say."""
+    flat = inspect_file(_manifest(folder, ROWS.T.ravel()))
+    assert ("transposed", 16, True) == (flat.layout, flat.dim, flat.good)
+    assert ("columns", 200) == (
+        (found := inspect_file(_manifest(folder, 2 * ROWS.T))).layout,
+        found.rows,
+    )
+
+
+def test_headers_only_reads_headers_only(folder: Path) -> None:
+    """What a load checks first, and no word about values or of what to configure."""
+    spoilt = ROWS.copy()
+    spoilt[3] = 0
+    name = _manifest(folder, spoilt)
+    result = _kosine_inspect(name, "--header-only")
+    assert (0, True) == (result.exit_code, "header good, values not read" in result.output)
+    assert "indexes:" not in result.output
+    found = inspect_file(name, header_only=True)
+    assert ("rows", 200, 16, "<i8", []) == (found.layout, found.rows, found.dim, found.ids, found.readings)
+    (folder / "v.npy").write_bytes((folder / "v.npy").read_bytes()[:-1])
+    assert 1 == _kosine_inspect(name, "--header-only").exit_code

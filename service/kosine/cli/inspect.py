@@ -1,11 +1,11 @@
-"""`kosine inspect`: what the loader would say of a file, before it is served.
+"""`kosine inspect`: what the loader would say of a source, before it is served.
 
-Exit code 0: every file is good; 1: one is refused; 2: the command line is wrong.
+Exit code 0: every source is good; 1: one is refused; 2: the command line is wrong.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -16,16 +16,20 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from kosine.loading.inspection import inspect_file
+from kosine.cli.stores import store_options
+from kosine.loading.inspection import inspect_source
 from kosine.loading.layout import MAX_DIM
 from kosine.loading.npy import shown
+from kosine.loading.storage.stores import Stores
+from kosine.source_uri import COMMAND_LINE
+from kosine.units import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kosine.loading.inspection import Inspection
     from kosine.loading.readings import Faults, Reading
-    from kosine.settings import Layout, Metric
+    from kosine.settings import Layout, Metric, StoresSettings
 
 __all__ = ("inspect_command",)
 
@@ -34,7 +38,7 @@ _SHOW_PROGRESS_FROM = 256 * 2**20
 
 
 @click.command("inspect")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--layout",
     type=click.Choice(["rows", "columns", "transposed"]),
@@ -42,8 +46,14 @@ _SHOW_PROGRESS_FROM = 256 * 2**20
 )
 @click.option("--dim", type=click.IntRange(1, MAX_DIM), help="Dimension; a flat file needs it.")
 @click.option("--metric", type=click.Choice(["cosine", "dot"]), default="cosine", show_default=True)
-@click.option("--ids", metavar="FILE", help="Item ids of the file, checked with it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
+@click.option("--ids", metavar="SOURCE", help="Item ids of the file, checked with it.")
+@click.option(
+    "--header-only",
+    is_flag=True,
+    help="Only what a load checks before it reads values: a few KiB, however large the file.",
+)
+@store_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per source and line.")
 def inspect_command(
     *,
     files: tuple[str, ...],
@@ -51,27 +61,42 @@ def inspect_command(
     dim: int | None,
     metric: Metric,
     ids: str | None,
+    header_only: bool,
     as_json: bool,
+    stores: StoresSettings,
 ) -> None:
-    """Check .npy files as the service would, and say how to serve them.
+    """Check sources as the service would, and say how to serve them.
 
-    Shape, dtype, norms, layout, memory; or all that is wrong. Exit code 1 if the service would refuse a file.
+    A source is an .npy file, or a .json manifest, here or at s3://bucket/key or gs://bucket/key. Shape,
+    dtype, norms, layout, memory; or all that is wrong. Exit code 1 if the service would refuse a source.
     """
     if ids is not None and len(files) > 1:
         raise click.UsageError(f"--ids belongs to one file, got {len(files)}; inspect them one by one")
+    if ids is not None and files[0].endswith(".json"):
+        raise click.UsageError("a manifest names its ids; leave out --ids")
     all_good = True
-    for file in files:
-        with _progress(file) as progress:
-            found = inspect_file(file, layout=layout, dim=dim, ids=ids, metric=metric, progress=progress)
-        if as_json:
-            click.echo(msgspec.json.encode(found))
-        else:
-            _print(found)
-        all_good = all_good and found.good
+    with contextlib.closing(Stores(stores, policy=COMMAND_LINE)) as storage:
+        for file in files:
+            with _progress(file) as progress:
+                found = inspect_source(
+                    file,
+                    storage=storage,
+                    layout=layout,
+                    dim=dim,
+                    ids=ids,
+                    metric=metric,
+                    header_only=header_only,
+                    progress=progress,
+                )
+            if as_json:
+                click.echo(msgspec.json.encode(found))
+            else:
+                _print(found)
+            all_good = all_good and found.good
     raise click.exceptions.Exit(0 if all_good else 1)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(file: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr for a big file; none where stderr is no terminal."""
     console = Console(stderr=True)
@@ -85,7 +110,8 @@ def _progress(file: str) -> Iterator[Callable[[int, int], None]]:
 def _print(found: Inspection) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     title = Text(found.file, style="bold")
-    console.print(title.append("  good" if found.good else "  refused", "green" if found.good else "red"))
+    good = "  header good, values not read" if found.header_only else "  good"
+    console.print(title.append(good if found.good else "  refused", "green" if found.good else "red"))
     facts = list(_facts(found))
     if console.is_terminal:
         table = Table.grid(padding=(0, 2), pad_edge=True)
@@ -102,6 +128,8 @@ def _print(found: Inspection) -> None:
 
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    if found.manifest is not None:
+        yield "vectors", found.manifest.vectors
     if found.shape is not None:
         shape = shown(tuple(found.shape))
         yield "file", f"npy {found.npy_version}, {found.dtype}, {found.order} order, shape {shape}"
@@ -110,11 +138,16 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     for reading in found.readings:
         yield from _reading(reading)
     if found.ids is not None:
-        yield "ids", f"{found.ids}, one for each item, each once"
+        yield "ids", f"{found.ids}, one for each item{'' if found.header_only else ', each once'}"
+    if found.manifest is not None and found.manifest.ids is not None:
+        yield "", found.manifest.ids
     if found.memory is not None:
         memory = found.memory
-        yield "memory", f"{_human(memory.matrix)} matrix, {_human(memory.scratch)} for a batch of 128"
-        yield "", f"{_human(memory.load_peak)} to load, {_human(memory.reload_peak)} to reload while serving"
+        matrix, scratch, load, reload = map(
+            human_size, (memory.matrix, memory.scratch, memory.load_peak, memory.reload_peak)
+        )
+        yield "memory", f"{matrix} matrix, {scratch} for a batch of 128"
+        yield "", f"{load} to load, {reload} to reload while serving"
     for refusal in found.refusals:
         yield refusal.code, refusal.detail
     if found.suggestion is not None:
@@ -134,10 +167,3 @@ def _reading(reading: Reading) -> Iterator[tuple[str, str]]:
 
 def _listed(faults: Faults) -> str:
     return ", ".join(map(str, faults.first)) + (", ..." if faults.count > len(faults.first) else "")
-
-
-def _human(size: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 2**10:.1f} KiB"

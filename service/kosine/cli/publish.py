@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from kosine.cli.stores import store_options
 from kosine.errors import LoadError
 from kosine.loading.inspection import Inspection
 from kosine.loading.layout import MAX_DIM
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kosine.publishing.target import Target
+    from kosine.settings import StoresSettings
 
 __all__ = ("publish_command",)
 
@@ -58,8 +60,7 @@ Examples:
     help="Keep N versions under this name, this one and the newest, and what any other manifest of the "
     "folder names; default: keep all.",
 )
-@click.option("--endpoint-url", metavar="URL", help="Of the S3 server; default: Amazon's.")
-@click.option("--region", metavar="REGION", help="Of the bucket; default: the environment's.")
+@store_options
 @click.option("--dry-run", is_flag=True, help="Check, and say what would be written.")
 def publish_command(
     *,
@@ -71,9 +72,8 @@ def publish_command(
     dim: int | None,
     metric: Metric,
     keep: int | None,
-    endpoint_url: str | None,
-    region: str | None,
     dry_run: bool,
+    stores: StoresSettings,
 ) -> None:
     """Publish vectors, and ids, to a folder or an s3://bucket/prefix/ that kosine serves from.
 
@@ -82,7 +82,7 @@ def publish_command(
     another publisher was faster; then what was served is served on.
     """
     name = _name(vectors, name)
-    with open_target(target, endpoint_url=endpoint_url, region=region) as place:
+    with open_target(target, stores) as place:
         if keep is not None and not place.can_prune:
             raise click.UsageError(
                 "--keep is for folders: let a lifecycle rule of the bucket remove old objects"

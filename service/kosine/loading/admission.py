@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from kosine.errors import LoadCode, LoadError, Stage
+from kosine.units import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,10 +62,11 @@ def admit(need: MemoryNeed, *, limit: int, used: int, reserved: int) -> None:
         return
     raise LoadError(
         LoadCode.WONT_FIT,
-        f"loading needs {_human(need.total)} (matrix {_human(need.matrix)}, ids {_human(need.ids)}, "
-        f"buffers {_human(need.buffers)}, engine {_human(need.scratch)}), but of {_human(limit)} "
-        f"{_human(used)} are used and {_human(reserved)} booked by other loads; raise the memory limit, "
-        "lower batch.max_rows, or set policy: resource_preserving where memory holds only one version",
+        f"loading needs {human_size(need.total)} (matrix {human_size(need.matrix)}, "
+        f"ids {human_size(need.ids)}, buffers {human_size(need.buffers)}, "
+        f"engine {human_size(need.scratch)}), but of {human_size(limit)} {human_size(used)} are used and "
+        f"{human_size(reserved)} booked by other loads; raise the memory limit, lower batch.max_rows, or "
+        "set policy: resource_preserving where memory holds only one version",
         stage=Stage.ADMIT,
         need_bytes=need.total,
         matrix_bytes=need.matrix,
@@ -182,10 +184,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text("ascii").splitlines()
     except OSError:
         return []
-
-
-def _human(size: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if abs(size) >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"

@@ -1,11 +1,15 @@
-"""What `kosine inspect` finds in a file: everything that a load checks, and what to configure.
+"""What `kosine inspect` finds in a source: everything that a load checks, and what to configure.
 
-A load stops at the first fault; an inspection goes on and lists them all. It never holds the matrix.
+A load stops at the first fault; an inspection goes on and lists them all. It never holds the matrix, and
+reads a file of this machine or an object of a store in the same pinned ranges as a load does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+from dataclasses import KW_ONLY, dataclass
+from hashlib import sha256
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
@@ -15,23 +19,24 @@ from msgspec import Struct, field
 from kosine.engines.matrix import padded_rows
 from kosine.errors import LoadError
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_rows
-from kosine.loading.ids import read_ids
+from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.layout import plan_matrix
-from kosine.loading.local import LocalStorage
+from kosine.loading.manifest import check_digests, check_shape, read_manifest
 from kosine.loading.npy import read_header
 from kosine.loading.orientation import Verdict, judge, refusal
 from kosine.loading.readings import Measured, Reading, measure_flat, measure_matrix
-from kosine.source_uri import COMMAND_LINE, BadUri, parse_source
+from kosine.source_uri import BadUri, parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kosine.loading.layout import MatrixPlan
+    from kosine.loading.manifest import Manifest
     from kosine.loading.npy import NpyHeader
-    from kosine.loading.source import Reader
+    from kosine.loading.source import Reader, Storage
     from kosine.settings import Layout, Metric
 
-__all__ = ("Inspection", "MemoryEstimate", "Refusal", "inspect_file")
+__all__ = ("Inspection", "MemoryEstimate", "NamedFiles", "Refusal", "inspect_source")
 
 _BATCH_ROWS = 128
 
@@ -54,11 +59,24 @@ class Refusal(Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class NamedFiles(Struct, frozen=True, kw_only=True):
+    """What a manifest says."""
+
+    vectors: str
+    ids: str | None
+    rows: int | None
+    dim: int | None
+
+
 class Inspection(Struct, kw_only=True):
     """What was found out; all there is, unless the file is refused."""
 
     file: str
+    header_only: bool = False
+    """Whether the values were left unread, and so nothing is said of them."""
+    manifest: NamedFiles | None = None
     size: int | None = None
+    """Of the vectors, in bytes."""
     npy_version: str | None = None
     shape: list[int] | None = None
     dtype: str | None = None
@@ -78,97 +96,172 @@ class Inspection(Struct, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Whether the service would load it."""
+        """Whether the service would load it, as far as it was looked at."""
         return not self.refusals
 
     def refuse(self, error: LoadError) -> None:
         """One more fault."""
         self.refusals.append(Refusal(code=error.code.value, stage=error.stage.value, detail=error.detail))
 
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """A LoadError of the block is one more fault, and ends the block."""
+        try:
+            yield
+        except LoadError as error:
+            self.refuse(error)
 
-def inspect_file(
-    path: str,
+
+def inspect_source(
+    uri: str,
     *,
+    storage: Storage,
     layout: Layout | None = None,
     dim: int | None = None,
     ids: str | None = None,
     metric: Metric = "cosine",
+    header_only: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Inspection:
-    """Look at all of a file. A `layout` of None is guessed; `progress` gets bytes read and bytes to read.
+    """Look at all of a file, or of what a manifest names, reading each byte once; or at the headers only.
 
-    Never raises LoadError: what is wrong is in `Inspection.refusals`.
+    A `layout` of None is guessed; `progress` gets bytes read and bytes to read of the vectors. Never raises
+    LoadError: what is wrong is in `Inspection.refusals`.
     """
-    found = Inspection(file=_printable(path))
-    storage = LocalStorage(COMMAND_LINE)
-    try:
-        fingerprint = storage.fingerprint(path)
-        found.size = fingerprint.size
-        with storage.open(path, fingerprint) as reader:
-            _inspect_matrix(reader, found, layout=layout, dim=dim, metric=metric, progress=progress)
-            reader.verify()
-        if ids is not None and found.rows is not None:
-            with storage.open(ids, storage.fingerprint(ids)) as reader:
-                found.ids = read_ids(reader, rows=found.rows).values.dtype.str
-                reader.verify()
-    except LoadError as error:
-        found.refuse(error)
-    if found.good:
+    found = Inspection(file=_printable(uri), header_only=header_only)
+    look = _Look(storage, found, layout=layout, dim=dim, metric=metric, progress=progress)
+    with found.noting():
+        if uri.endswith(".json"):
+            look.at_manifest(read_manifest(storage, uri, storage.fingerprint(uri)))
+        else:
+            look.at_pair(uri, ids)
+    if found.good and not header_only:
         found.suggestion = _suggestion(found, ids=ids, metric=metric)
     return found
 
 
-def _inspect_matrix(
-    reader: Reader,
-    found: Inspection,
-    *,
-    layout: Layout | None,
-    dim: int | None,
-    metric: Metric,
-    progress: Callable[[int, int], None],
-) -> None:
-    header = read_header(reader)
-    found.npy_version = f"{header.version[0]}.{header.version[1]}"
-    found.shape = list(header.shape)
-    found.dtype = header.dtype.str
-    found.order = "Fortran" if header.fortran_order else "C"
-    flat = layout == "transposed" or (layout is None and len(header.shape) == 1)
-    if flat:
-        plan = plan_matrix(header, layout="transposed", dim=dim)
-        measured = measure_flat(reader, plan, lambda done: progress(done, 2 * reader.size))
-        chosen, reason = measured[0], "a flat array, read dim-major"
-    else:
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One inspection: what was asked, and `found`, which it fills."""
+
+    storage: Storage
+    found: Inspection
+    _: KW_ONLY
+    layout: Layout | None
+    dim: int | None
+    metric: Metric
+    progress: Callable[[int, int], None]
+
+    def at_manifest(self, manifest: Manifest) -> None:
+        """Of what it names; a fault of one file does not hide those of the other."""
+        ids = manifest.ids
+        self.found.manifest = NamedFiles(
+            vectors=manifest.vectors.uri,
+            ids=ids.uri if ids is not None else None,
+            rows=manifest.rows,
+            dim=manifest.dim,
+        )
+        self.at_pair(manifest.vectors.uri, ids.uri if ids is not None else None, manifest)
+
+    def at_pair(self, vectors: str, ids: str | None, manifest: Manifest | None = None) -> None:
+        """LoadError where the vectors cannot be looked at; all else is in `found`."""
+        hashed, hashed_ids = sha256(), b""
+        with self._opened(vectors) as reader:
+            self.found.size = reader.size
+            self._matrix(reader, manifest, hashed.update if manifest is not None else len)
+        if ids is not None and self.found.rows is not None:
+            with self.found.noting(), self._opened(ids) as reader:
+                hashed_ids = self._ids(reader, self.found.rows)
+        if manifest is not None and self.found.readings and (ids is None or hashed_ids):
+            with self.found.noting():
+                check_digests(manifest, vectors=hashed.digest(), ids=hashed_ids)
+
+    @contextlib.contextmanager
+    def _opened(self, uri: str) -> Iterator[Reader]:
+        with self.storage.open(uri, self.storage.fingerprint(uri)) as reader:
+            yield reader
+            reader.verify()
+
+    def _matrix(
+        self, reader: Reader, manifest: Manifest | None, sink: Callable[[memoryview], object]
+    ) -> None:
+        found, header = self.found, read_header(reader)
+        found.npy_version = f"{header.version[0]}.{header.version[1]}"
+        found.shape = list(header.shape)
+        found.dtype = header.dtype.str
+        found.order = "Fortran" if header.fortran_order else "C"
         # Refused before the body is read, as a load would.
-        allowed = _allowed(header, layout, dim)
-        measured = measure_matrix(reader, header, lambda done: progress(done, reader.size))
-        chosen, reason = _choose([one for one in measured if one.plan.layout in allowed])
-    found.layout, found.rows, found.dim = chosen.plan.layout, chosen.plan.rows, chosen.plan.dim
-    found.reason = "as given" if layout is not None else reason
-    found.readings = [one.reading for one in measured]
-    found.memory = _estimate(chosen.plan)
-    _judge(found, chosen, measured, metric)
+        plans = self._plans(header, manifest)
+        if found.header_only:
+            found.reason = "as given" if self.layout is not None else _by_header(plans)
+            self._describe(plans[0], reader)
+            return
+        measured = self._measured(reader, header, plans[0], sink)
+        allowed = {plan.layout for plan in plans}
+        chosen, reason = _choose([one for one in measured if one.plan.layout in allowed], flat=plans[0].flat)
+        found.reason = "as given" if self.layout is not None else reason
+        found.readings = [one.reading for one in measured]
+        self._describe(chosen.plan, reader)
+        _judge(found, chosen, measured, self.metric)
+
+    def _plans(self, header: NpyHeader, manifest: Manifest | None) -> list[MatrixPlan]:
+        """What header, options and manifest allow, one or more; LoadError of the first where none is."""
+        told = manifest.dim if manifest is not None else None
+        candidates: tuple[Layout, ...] = ("rows", "columns") if self.layout is None else (self.layout,)
+        if self.layout is None and len(header.shape) == 1:
+            candidates = ("transposed",)
+        refused: list[LoadError] = []
+        allowed: list[MatrixPlan] = []
+        for candidate in candidates:
+            try:
+                dim = self.dim if self.dim is not None or candidate != "transposed" else told
+                plan = plan_matrix(header, layout=candidate, dim=dim)
+                if manifest is not None:
+                    check_shape(manifest, rows=plan.rows, dim=plan.dim)
+            except LoadError as error:
+                refused.append(error)
+            else:
+                allowed.append(plan)
+        if not allowed:
+            raise refused[0]
+        return allowed
+
+    def _measured(
+        self, reader: Reader, header: NpyHeader, plan: MatrixPlan, sink: Callable[[memoryview], object]
+    ) -> list[Measured]:
+        def progress(done: int) -> None:
+            self.progress(done, reader.size)
+
+        if plan.flat:
+            return measure_flat(reader, plan, sink=sink, progress=progress)
+        return measure_matrix(reader, header, sink=sink, progress=progress)
+
+    def _describe(self, plan: MatrixPlan, reader: Reader) -> None:
+        found = self.found
+        found.layout, found.rows, found.dim = plan.layout, plan.rows, plan.dim
+        found.memory = _estimate(plan, reader.buffer_bytes)
+
+    def _ids(self, reader: Reader, rows: int) -> bytes:
+        """Their digest, where they are read."""
+        if self.found.header_only:
+            self.found.ids = read_ids_header(reader, rows=rows).dtype.str
+            return b""
+        ids = read_ids(reader, rows=rows)
+        self.found.ids = ids.values.dtype.str
+        return ids.digest
 
 
-def _allowed(header: NpyHeader, layout: Layout | None, dim: int | None) -> list[str]:
-    """Layouts that header and options allow, one or more; LoadError of the first where none is."""
-    refused: list[LoadError] = []
-    allowed: list[str] = []
-    candidates: tuple[Layout, ...] = ("rows", "columns") if layout is None else (layout,)
-    for candidate in candidates:
-        try:
-            plan_matrix(header, layout=candidate, dim=dim)
-        except LoadError as error:
-            refused.append(error)
-        else:
-            allowed.append(candidate)
-    if not allowed:
-        raise refused[0]
-    return allowed
+def _by_header(plans: list[MatrixPlan]) -> str:
+    if len(plans) == 1:
+        return "the only reading that fits"
+    return f"{plans[0].layout} are usual; {plans[1].layout} fit the header, too"
 
 
-def _choose(candidates: list[Measured]) -> tuple[Measured, str]:
+def _choose(candidates: list[Measured], *, flat: bool) -> tuple[Measured, str]:
     """The reading to take where the layout was not given, and why."""
     first = candidates[0]
+    if flat:
+        return first, "a flat array, read dim-major"
     if len(candidates) == 1:
         return first, "the only reading that fits"
     unit = [one for one in candidates if one.reading.unit]
@@ -198,9 +291,9 @@ def _judge(found: Inspection, chosen: Measured, measured: list[Measured], metric
         found.refuse(refusal(chosen.plan, declared=chosen.norms, other=other))
 
 
-def _estimate(plan: MatrixPlan) -> MemoryEstimate:
+def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
     scratch = 4 * _BATCH_ROWS * padded_rows(plan.rows)
-    peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES
+    peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES + read_buffers
     return MemoryEstimate(
         matrix=plan.nbytes, scratch=scratch, load_peak=peak, reload_peak=peak + plan.nbytes + scratch
     )

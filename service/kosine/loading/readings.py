@@ -1,7 +1,7 @@
 """Every way to find items in a file, measured: the evidence that `kosine inspect` shows.
 
 A 2-D file has two readings, along its rows and along its columns; a flat one has two once a dimension is
-given. Measuring reads the file in chunks and keeps 8 bytes a vector.
+given. Measuring reads the file once, in chunks, and keeps 8 bytes a vector.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from kosine.loading.layout import plan_matrix
 from kosine.loading.orientation import NormRange, unit_tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from kosine.loading.body import Piece
     from kosine.loading.layout import MatrixPlan
     from kosine.loading.npy import NpyHeader
     from kosine.loading.source import Reader
@@ -70,20 +71,37 @@ class Measured:
     norms: NormRange
 
 
-def measure_matrix(reader: Reader, header: NpyHeader, progress: Callable[[int], None]) -> list[Measured]:
-    """Both readings of a 2-D file in one pass, rows first; one that no layout allows is left out."""
+def measure_matrix(
+    reader: Reader,
+    header: NpyHeader,
+    *,
+    sink: Callable[[memoryview], object],
+    progress: Callable[[int], None],
+) -> list[Measured]:
+    """Both readings of a 2-D file, rows first; one that no layout allows is left out.
+
+    `sink` gets every byte of the file, `progress` the bytes read so far.
+    """
     plans = [plan for layout in ("rows", "columns") if (plan := _plan(header, layout)) is not None]
     if not plans:
         return []
-    lines, columns = _norms(reader, plans[0], progress)
+    lines, columns = np.zeros(plans[0].physical_shape[0]), np.zeros(plans[0].physical_shape[1])
+    for piece, squares in _squares(reader, plans[0], sink, progress):
+        rows, count = squares.shape
+        lines[piece.top : piece.top + rows] += squares.sum(axis=1)
+        columns[piece.left : piece.left + count] += squares.sum(axis=0)
     return [_measured(plan, plan.layout, lines if plan.order == "row_major" else columns) for plan in plans]
 
 
-def measure_flat(reader: Reader, plan: MatrixPlan, progress: Callable[[int], None]) -> list[Measured]:
-    """Both readings of a flat file in two passes, the dim-major one first."""
-    _, items = _norms(reader, plan, progress)
+def measure_flat(
+    reader: Reader, plan: MatrixPlan, *, sink: Callable[[memoryview], object], progress: Callable[[int], None]
+) -> list[Measured]:
+    """Both readings of a flat file, the dim-major one first; see `measure_matrix`."""
+    items, others = np.zeros(plan.rows), np.zeros(plan.rows)
+    for piece, squares in _squares(reader, plan, sink, progress):
+        items[piece.left : piece.left + squares.shape[1]] += squares.sum(axis=0)
+        _add_runs(others, squares.ravel(), offset=piece.top * plan.rows + piece.left, dim=plan.dim)
     flipped = replace(plan, order="row_major")
-    others, _ = _norms(reader, flipped, lambda done: progress(done + reader.size))
     return [_measured(plan, "transposed", items), _measured(flipped, "flat rows", others)]
 
 
@@ -94,27 +112,39 @@ def _plan(header: NpyHeader, layout: Layout) -> MatrixPlan | None:
         return None
 
 
-def _norms(
-    reader: Reader, plan: MatrixPlan, progress: Callable[[int], None]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Norms of the lines and of the columns of the body, as it lies in the file."""
-    height, width = plan.physical_shape
-    lines, columns = np.zeros(height), np.zeros(width)
-    pieces = read_pieces(reader, plan, sink=len, cancelled=lambda: False, progress=progress)
-    for piece in pieces:
-        rows, count = piece.values.shape
+def _squares(
+    reader: Reader,
+    plan: MatrixPlan,
+    sink: Callable[[memoryview], object],
+    progress: Callable[[int], None],
+) -> Iterator[tuple[Piece, NDArray[np.float64]]]:
+    """Every piece of the body, and its values squared."""
+    for piece in read_pieces(reader, plan, sink=sink, cancelled=lambda: False, progress=progress):
         with np.errstate(invalid="ignore"):
-            squares = np.square(piece.values, dtype=np.float64)
-            lines[piece.top : piece.top + rows] += squares.sum(axis=1)
-            columns[piece.left : piece.left + count] += squares.sum(axis=0)
-    return np.sqrt(lines), np.sqrt(columns)
+            yield piece, np.square(piece.values, dtype=np.float64)
+
+
+def _add_runs(totals: NDArray[np.float64], values: NDArray[np.float64], *, offset: int, dim: int) -> None:
+    """Add values [offset, ...) of a flat array to the totals of its runs of `dim`, the first one maybe begun.
+
+    >>> totals = np.zeros(3)
+    >>> _add_runs(totals, np.array([1.0, 10.0, 10.0, 100.0]), offset=1, dim=2)
+    >>> totals.tolist()
+    [1.0, 20.0, 100.0]
+    """
+    first = offset // dim
+    starts = np.arange(first * dim, offset + len(values), dim) - offset
+    starts[0] = 0
+    totals[first : first + len(starts)] += np.add.reduceat(values, starts)
 
 
 def _measured(
     plan: MatrixPlan,
     layout: Literal["rows", "columns", "transposed", "flat rows"],
-    norms: NDArray[np.float64],
+    sums: NDArray[np.float64],
 ) -> Measured:
+    """The reading whose vectors have these sums of squares."""
+    norms = np.sqrt(sums)
     finite = np.isfinite(norms)
     good = norms[finite]
     span = NormRange.of(good)

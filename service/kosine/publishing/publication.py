@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from kosine.errors import LoadCode, LoadError, Stage, StartupError
 from kosine.loading.body import CHUNK_BYTES, read_chunks
-from kosine.loading.inspection import Inspection, inspect_file
+from kosine.loading.inspection import Inspection, inspect_source
 from kosine.loading.local import LocalStorage
 from kosine.loading.manifest import Manifest, Part, encode_manifest, parse_manifest
 from kosine.source_uri import COMMAND_LINE
@@ -94,15 +94,18 @@ def prepare(
 ) -> Publication | Inspection:
     """Look at all of the files. An Inspection is one with refusals: the service would not load them.
 
-    LoadError where a file changes meanwhile.
+    LoadError where a file changes meanwhile; StartupError for a manifest.
     """
+    if vectors.endswith(".json"):
+        raise StartupError(f"expected the .npy file to publish, got {vectors}: a manifest is what comes out")
     storage = LocalStorage(COMMAND_LINE)
     try:
         before = storage.fingerprint(vectors), storage.fingerprint(ids) if ids is not None else None
     except LoadError as error:
         return _refused(vectors, error)
-    found = inspect_file(
+    found = inspect_source(
         vectors,
+        storage=storage,
         layout=layout,
         dim=dim,
         ids=ids,

@@ -11,13 +11,13 @@ from kosine.errors import LoadError, StartupError
 from kosine.loading.storage.s3 import require_s3fs
 from kosine.publishing.local import LocalTarget
 from kosine.publishing.s3 import S3Target
-from kosine.settings import S3Settings
 from kosine.source_uri import BadUri, parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kosine.publishing.target import Target
+    from kosine.settings import S3Settings, StoresSettings
 
 __all__ = ("open_target",)
 
@@ -28,12 +28,12 @@ _S3 = re.compile(rf"s3://({_BUCKET})(?:/((?:{_FOLDER}/)*(?:{_FOLDER})?))?")
 
 
 @contextlib.contextmanager
-def open_target(text: str, *, endpoint_url: str | None, region: str | None) -> Iterator[Target]:
+def open_target(text: str, stores: StoresSettings) -> Iterator[Target]:
     """The target that a person wrote. StartupError where it is none."""
     try:
         if text.startswith("s3://"):
             require_s3fs()
-            target = _s3(text, S3Settings(endpoint_url=endpoint_url, region=region))
+            target = _s3(text, stores.s3)
             with contextlib.closing(target):
                 yield target
         else:
