@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosine.engines.matrix import DimMajorMatrix, padded_rows
-from kosine.engines.search_plan import k_buckets
+from kosine.engines.search_plan import ROWS_PER_RESULT
 from kosine.errors import LoadCode, LoadError, Stage
 from tests.kit.device import cpu_device
 from tests.kit.engines import NumpyEngine, matrix_of
@@ -60,12 +60,12 @@ def assert_integers_exact(
 @pytest.mark.parametrize("dim", [1, 2, 3, 64, 100, 768])
 @pytest.mark.parametrize("count", [1, 127, 300, 10_000])
 def test_answers_are_the_oracles(count: int, dim: int) -> None:
-    """For every size, batch and k, in every bucket and at its borders, the answer is the oracle's."""
+    """For every size, batch and k, and where plain top-k begins, the answer is the oracle's."""
     vectors, asked = gaussian(count, dim), gaussian(MAX_ROWS, dim, seed=1)
     truth = true_scores(vectors, asked)
     engine = engine_over(vectors, max_k=10_000)
-    borders = {k + step for k in k_buckets(10_000, count) for step in (0, 1)}
-    for k in sorted({1, 10, 100, 1000, count} | {k for k in borders if k <= 2048}):
+    border = count // ROWS_PER_RESULT
+    for k in sorted({1, 10, 16, 100, 1000, count, max(1, border), border + 1}):
         for batch in (1, 7) if k > 128 else BATCHES:
             assert_exact(engine.search(asked[:batch], k), truth[:batch], k, within=tolerance(dim))
 
@@ -138,13 +138,13 @@ def test_a_query_is_answered_alike_alone_and_in_a_batch(dim: int, metric: str) -
             assert rows[at].tolist() == alone_rows[0].tolist()
 
 
-def test_every_k_of_a_bucket_is_a_prefix_of_it() -> None:
-    """One batch may mix k: the best k are the first k of the best `bucket`."""
+def test_a_smaller_k_is_a_prefix_of_a_larger() -> None:
+    """One batch may mix k: the best k are the first k of the best 200, by blocks or not."""
     vectors, asked = gaussian(3_000, 16), gaussian(5, 16, seed=1)
     engine = engine_over(vectors, max_k=200)
-    for bucket, inside in ((16, range(1, 16)), (128, range(17, 128, 10)), (200, range(129, 200, 20))):
-        rows, scores = engine.search(asked, bucket)
-        for k in inside:
+    for largest in (16, 128, 200):
+        rows, scores = engine.search(asked, largest)
+        for k in range(1, largest, 9):
             found = engine.search(asked, k)
             np.testing.assert_array_equal(rows[:, :k], found[0])
             np.testing.assert_array_equal(scores[:, :k], found[1])
@@ -185,13 +185,13 @@ def test_a_batch_that_is_split_answers_as_one(
     four_queries = 4 * 4 * padded_rows(len(vectors))
     monkeypatch.setattr("kosine.engines.search_plan.SCORES_BUDGET", four_queries)
     engine: Any = engine_over(vectors, metric="dot", max_k=10)
-    graph, seen = engine._graphs[10], list[int]()
+    (graph, sizes), seen = engine._plan(10), list[int]()
 
-    def counted(queries: Any) -> Any:
+    def counted(queries: Any, *more: Any) -> Any:
         seen.append(len(queries))
-        return graph(queries)
+        return graph(queries, *more)
 
-    engine._graphs[10] = counted
+    engine._plans[10] = counted, sizes
     assert_integers_exact(engine, vectors, asked, 10)
     assert calls == seen
 
@@ -227,33 +227,55 @@ def test_a_large_dot_product_that_fits_is_answered() -> None:
     np.testing.assert_allclose(scores, [[1e38, -1e38]], rtol=1e-6)
 
 
-def test_warm_up_runs_every_bucket_at_every_batch_size() -> None:
-    """Each (k, size) is reported once, largest first, so that the allocator grows once."""
-    engine, seen = engine_over(gaussian(200, 4), max_k=150), list[str]()
-    engine.warm_up((1, 128, 8), seen.append)
-    expected = [f"k={k}, {size} queries" for size in (128, 8, 1) for k in (150, 128, 16)]
-    assert expected == seen
+def test_warm_up_of_an_equally_large_matrix_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a first engine has warmed is warm for the next of its size, and not for one much larger."""
+    cpu_device()
+    from kosine.engines.cosine_graph import CosineGraph
+    from kosine.engines.search_graphs import SearchGraphs
+
+    graphs = SearchGraphs("/CPU:0")
+    counted = dict.fromkeys((1_000, 1_200, 2_000), 0)
+    for rows in counted:
+        engine = CosineGraph(
+            matrix_of(gaussian(rows, 4)), metric="cosine", max_k=150, max_rows=MAX_ROWS, graphs=graphs
+        )
+
+        def search(queries: Any, k: int, *, rows: int = rows, own: Any = engine.search) -> Any:
+            counted[rows] += 1
+            return own(queries, k)
+
+        seen = list[str]()
+        monkeypatch.setattr(engine, "search", search)
+        engine.warm_up((1, 128, 8), seen.append)
+        assert ["k=150, 128 queries", *(f"k=10, {size} queries" for size in (128, 8, 1))] == seen
+    assert {1_000: 4, 1_200: 0, 2_000: 4} == counted
 
 
-def test_no_call_traces() -> None:
-    """Batch sizes and k never seen before run on the graphs that were traced when it was built."""
+def test_nothing_is_traced_after_the_device_was_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of any size and metric, and batches and k never seen before, run on graphs that are there."""
     import tensorflow as tf
 
-    engine: Any = engine_over(gaussian(3_000, 8), max_k=200)
-    graphs = dict(engine._graphs)
-    for batch in range(1, 20):
-        engine.search(gaussian(batch, 8), 10 * batch)
-    assert graphs == engine._graphs
-    assert [16, 128, 200] == list(graphs)
-    assert all(isinstance(graph, tf.types.experimental.ConcreteFunction) for graph in graphs.values())
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something is traced")
+
+    cpu_device()
+    monkeypatch.setattr(tf.Graph, "__init__", refuse)
+    for metric in ("cosine", "dot"):
+        engine = engine_over(gaussian(3_000, 8), max_k=200, metric=metric)
+        for batch in range(1, 20):
+            engine.search(gaussian(batch, 8), 10 * batch)
 
 
-def test_the_matrix_is_captured_and_not_copied_into_the_graph() -> None:
-    """A graph over 4 MB is a few kilobytes: the matrix is an argument, and reads the memory it came in."""
+def test_the_matrix_is_no_part_of_a_graph() -> None:
+    """Graphs are a few kilobytes and capture nothing; an engine reads the memory its matrix came in."""
+    device = cpu_device()
+    for metric in ("cosine", "dot"):
+        for by_block in (False, True):
+            graph: Any = device.graphs.of(metric, by_block=by_block)
+            assert graph.graph.as_graph_def().ByteSize() < 20_000
+            assert [] == graph.captured_inputs
     matrix = matrix_of(gaussian(10_000, 100))
-    engine: Any = cpu_device().build(matrix, metric="cosine", max_k=1000, max_rows=MAX_ROWS)
-    for graph in engine._graphs.values():
-        assert graph.graph.as_graph_def().ByteSize() < 20_000
+    engine = device.build(matrix, metric="cosine", max_k=1000, max_rows=MAX_ROWS)
     query = matrix.data[:, 3].copy()[None]
     assert [[3]] == engine.search(query, 1)[0].tolist()
     matrix.data[:, 9_000] = 2 * query[0]
@@ -261,16 +283,18 @@ def test_the_matrix_is_captured_and_not_copied_into_the_graph() -> None:
 
 
 def test_close_gives_the_matrix_back() -> None:
-    """After close and a collection nothing holds the memory, and a search says so instead of crashing."""
+    """After close nothing holds the memory, with no collection; a search says so instead of crashing."""
     matrix = matrix_of(gaussian(1_000, 10))
     memory = weakref.ref(matrix.data)
     engine = cpu_device().build(matrix, metric="cosine", max_k=100, max_rows=MAX_ROWS)
     del matrix
     engine.search(gaussian(2, 10), 5)
     assert memory() is not None
+    gc.disable()
     engine.close()
-    gc.collect()
-    assert memory() is None
+    gone = memory() is None
+    gc.enable()
+    assert gone
     with pytest.raises(RuntimeError, match="closed"):
         engine.search(gaussian(2, 10), 5)
 
@@ -308,7 +332,7 @@ def test_a_full_device_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "failed to allocate memory\nsecond line")
 
-    monkeypatch.setattr("kosine.engines.cosine_graph.best_rows", full)
+    monkeypatch.setattr("kosine.engines.cosine_graph._adopt", full)
     with pytest.raises(LoadError, match=r"cannot hold 1536 bytes .* failed to allocate memory;") as caught:
         cpu_device().build(matrix, metric="cosine", max_k=10, max_rows=1)
     assert LoadCode.OUT_OF_DEVICE_MEMORY is caught.value.code

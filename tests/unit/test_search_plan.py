@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kosine.engines.matrix import BLOCK
 from kosine.engines.search_plan import (
     SCORES_BUDGET,
     block_width,
-    bucket_of,
-    k_buckets,
     queries_per_call,
     scratch_bytes,
+    warm_up_calls,
 )
-
-
-@pytest.mark.parametrize(
-    ("max_k", "rows", "expected"),
-    [
-        (1, 1, (1,)),
-        (1000, 1, (1,)),
-        (10, 100_000, (10,)),
-        (16, 100_000, (16,)),
-        (17, 100_000, (16, 17)),
-        (1000, 100_000, (16, 128, 512, 1000)),
-        (1000, 128, (16, 128)),
-        (1000, 129, (16, 128, 129)),
-        (16384, 1_000_000, (16, 128, 512, 2048, 8192, 16384)),
-    ],
-)
-def test_buckets_grow_to_the_largest_answer_there_can_be(
-    max_k: int, rows: int, expected: tuple[int, ...]
-) -> None:
-    """Buckets ascend, end at min(max_k, rows), and never hold more than there are rows."""
-    assert expected == k_buckets(max_k, rows)
-
-
-@pytest.mark.parametrize("max_k", [1, 5, 16, 17, 1000, 16384])
-@pytest.mark.parametrize("rows", [1, 16, 300, 20_000])
-def test_every_k_has_a_bucket_that_holds_its_answer(max_k: int, rows: int) -> None:
-    """For every k up to max_k the chosen bucket is at least min(k, rows), and is the smallest such."""
-    buckets = k_buckets(max_k, rows)
-    for k in range(1, max_k + 1):
-        chosen = bucket_of(buckets, k)
-        assert chosen >= min(k, rows)
-        assert not [bucket for bucket in buckets if min(k, rows) <= bucket < chosen]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +37,13 @@ def test_block_width_follows_rows_per_result(k: int, rows: int, expected: int | 
     """Wider with more rows per result, within what divides the padding; none where blocks save nothing."""
     assert expected == block_width(k, rows)
     assert expected is None or BLOCK % expected == 0
+
+
+@given(st.integers(1, 16_384), st.integers(1, 2**31 - 1))
+def test_there_are_always_more_blocks_than_are_chosen(k: int, rows: int) -> None:
+    """Where blocks are used at all, the rows fill more than k of them, so that k + 1 can be chosen."""
+    width = block_width(k, rows)
+    assert width is None or -(-rows // width) > k
 
 
 @pytest.mark.parametrize(
@@ -94,3 +70,19 @@ def test_scratch_grows_with_every_size_up_to_the_budget() -> None:
     assert base < scratch_bytes(rows=100_000, dim=100, max_rows=64, max_k=1000)
     full = scratch_bytes(rows=10_000_000, dim=100, max_rows=13, max_k=100)
     assert full == scratch_bytes(rows=10_000_000, dim=100, max_rows=4096, max_k=100)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "max_k", "expected"),
+    [
+        ((1, 8, 128), 1000, [(128, 1000), (128, 10), (8, 10), (1, 10)]),
+        ((1,), 1000, [(1, 1000), (1, 10)]),
+        ((1, 4), 5, [(4, 5), (1, 5)]),
+        ((1, 4), 10, [(4, 10), (1, 10)]),
+    ],
+)
+def test_warm_up_begins_with_the_call_that_takes_most_memory(
+    sizes: tuple[int, ...], max_k: int, expected: list[tuple[int, int]]
+) -> None:
+    """The largest k once, with the largest batch; what is usual with every size; nothing twice."""
+    assert expected == warm_up_calls(sizes, max_k)

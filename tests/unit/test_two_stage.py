@@ -20,16 +20,19 @@ WIDTHS = (8, 16, 32, 64, 128)
 
 
 def two_stage(scores: NDArray[np.float32], k: int, *, width: int | None) -> tuple[Any, Any]:
-    """`best_rows` of [B, rows] scores, padded with zeros as a matrix is."""
+    """The best of [B, rows] scores, zero-padded as a matrix is; plain where there are too few blocks."""
     cpu_device()
     import tensorflow as tf
 
-    from kosine.engines.two_stage import best_rows
+    from kosine.engines.two_stage import best_rows, best_rows_by_block
 
     rows = scores.shape[1]
     padded = np.zeros((len(scores), padded_rows(rows)), np.float32)
     padded[:, :rows] = scores
-    numbers, values = best_rows(tf.constant(padded), k, rows=rows, width=width)
+    if width is None or -(-rows // width) <= k:
+        numbers, values = best_rows(tf.constant(padded), k, rows=rows)
+    else:
+        numbers, values = best_rows_by_block(tf.constant(padded), k, rows=rows, width=width)
     return numbers.numpy(), values.numpy()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from kosine.engines.cosine_graph import CosineGraph
     from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.search_graphs import SearchGraphs
 
 __all__ = ("TensorFlowDevice", "missing_gpu", "open_device")
 
@@ -42,6 +43,7 @@ class TensorFlowDevice:
     device: str
     threads: int
     facts: Mapping[str, str | int]
+    graphs: SearchGraphs
 
     def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
         """See `EngineFactory.build`. Raises LoadError OUT_OF_DEVICE_MEMORY or BUILD_FAILED."""
@@ -50,7 +52,7 @@ class TensorFlowDevice:
         from kosine.engines.cosine_graph import CosineGraph  # noqa: PLC0415
 
         try:
-            return CosineGraph(matrix, metric=metric, max_k=max_k, max_rows=max_rows, device=self.device)
+            return CosineGraph(matrix, metric=metric, max_k=max_k, max_rows=max_rows, graphs=self.graphs)
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise LoadError(
                 LoadCode.OUT_OF_DEVICE_MEMORY,
@@ -99,9 +101,14 @@ def open_device(device: Literal["auto", "cpu", "gpu"], threads: int | None) -> T
     except RuntimeError as error:
         raise StartupError(f"TensorFlow was already running with other settings: {error}") from error
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
+    from kosine.engines.search_graphs import SearchGraphs  # noqa: PLC0415  see the module
+
     name = "/GPU:0" if use_gpu else "/CPU:0"
     return TensorFlowDevice(
-        device=name, threads=threads, facts=_facts(tf, gpus[:1] if use_gpu else [], threads)
+        device=name,
+        threads=threads,
+        facts=_facts(tf, gpus[:1] if use_gpu else [], threads),
+        graphs=SearchGraphs(name),
     )
 
 

@@ -33,7 +33,7 @@ class Engine(Protocol):
         """
 
     def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
-        """Run every k bucket at every batch size, so that no caller pays for a first call."""
+        """Make the calls that no caller should be the first to make; `progress` is called after each."""
 
     def close(self) -> None:
         """Let go of the matrix; the engine answers nothing afterwards."""
@@ -47,7 +47,7 @@ class EngineFactory(Protocol):
         """What TensorFlow calls it: `/CPU:0`, `/GPU:0`."""
 
     def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> Engine:
-        """Take the matrix over (no copy on a CPU) and trace every k bucket up to `max_k`."""
+        """Take the matrix over: no copy on a CPU."""
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """Upper bound of what a call needs beside the matrix, for memory admission."""

@@ -1,7 +1,7 @@
 """The sizes of a search, decided once per version: pure arithmetic, no TensorFlow.
 
-Which k a graph is traced for, how wide the blocks of the two-stage top-k are, how many queries one call
-may score at once, and what memory that takes. The constants come from the tables in docs/performance.md.
+How wide the blocks of the two-stage top-k are, how many queries one call may score at once, what memory that
+takes, and which calls warm an engine up. The constants come from the tables in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import math
 
 from kosine.engines.matrix import BLOCK, padded_rows
 
-__all__ = ("block_width", "bucket_of", "k_buckets", "queries_per_call", "scratch_bytes")
+__all__ = ("block_width", "queries_per_call", "scratch_bytes", "warm_up_calls")
 
-BUCKETS = (16, 128, 512, 2048, 8192)
-"""Below the last one. The usual 10 and 100 cost within 10 % of a graph of their own, and no k twice that."""
+USUAL_K = 10
+"""What most callers ask for: warmed up at every batch size."""
 
 NARROWEST_BLOCK = 8
 """Below this the block maxima cost as much as the top-k they save."""
@@ -27,25 +27,6 @@ the 2^31 that TensorFlow's GPU kernels can index."""
 
 GRAPHS_BYTES = 16 * 2**20
 """The graphs themselves and the smallest regions of the allocator."""
-
-
-def k_buckets(max_k: int, rows: int) -> tuple[int, ...]:
-    """The k to trace graphs for, ascending; the last one answers every k up to `max_k`.
-
-    >>> k_buckets(1000, 100_000), k_buckets(1000, 50), k_buckets(5, 100_000)
-    ((16, 128, 512, 1000), (16, 50), (5,))
-    """
-    top = min(max_k, rows)
-    return (*(bucket for bucket in BUCKETS if bucket < top), top)
-
-
-def bucket_of(buckets: tuple[int, ...], k: int) -> int:
-    """The smallest bucket that holds `k`, or the last where k is beyond the rows.
-
-    >>> bucket_of((16, 50), 16), bucket_of((16, 50), 17), bucket_of((16, 50), 51)
-    (16, 50, 50)
-    """
-    return next((bucket for bucket in buckets if bucket >= k), buckets[-1])
 
 
 def block_width(k: int, rows: int) -> int | None:
@@ -78,8 +59,25 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     something small sits in the first, and keeps both.
     """
     scores = 4 * padded_rows(rows)
-    selection = max(_selection_bytes(k, rows) for k in k_buckets(max_k, rows))
+    selection = _most_selection_bytes(min(max_k, rows), rows)
     return 2 * queries_per_call(rows, max_rows) * (scores + selection + 3 * 4 * dim) + GRAPHS_BYTES
+
+
+def warm_up_calls(batch_sizes: tuple[int, ...], max_k: int) -> list[tuple[int, int]]:
+    """(queries, k) of the calls to make before anybody asks, the largest first: it takes the most memory.
+
+    >>> warm_up_calls((1, 128), 1000)
+    [(128, 1000), (128, 10), (1, 10)]
+    """
+    sizes = sorted(batch_sizes, reverse=True)
+    calls = [(sizes[0], max_k), *((size, min(USUAL_K, max_k)) for size in sizes)]
+    return list(dict.fromkeys(calls))
+
+
+def _most_selection_bytes(max_k: int, rows: int) -> int:
+    """Of one query and any k up to `max_k`: the largest k needs most, or the last before plain top-k."""
+    last_by_block = min(max_k, rows // ROWS_PER_RESULT)
+    return max(_selection_bytes(k, rows) for k in {1, max(1, last_by_block), max_k})
 
 
 def _selection_bytes(k: int, rows: int) -> int:

@@ -12,6 +12,8 @@ The zeros behind the last row can only raise the maximum of the one block they s
 is chosen where it should not be; choosing k + 1 blocks makes up for that one. Blocks made of zeros alone are
 left out, and zeros inside a chosen block are masked. `tf.math.top_k` puts the lower position first among
 equals, and sorting the chosen block numbers makes position order row order.
+
+Every size may be a tensor, so that one traced graph serves every index and every k.
 """
 
 from __future__ import annotations
@@ -20,28 +22,37 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ("best_rows",)
+__all__ = ("best_rows", "best_rows_by_block", "merge_best")
 
 
-def best_rows(scores: Any, k: int, *, rows: int, width: int | None) -> tuple[Any, Any]:
+def best_rows(scores: Any, k: Any, *, rows: Any) -> tuple[Any, Any]:
     """Numbers [B, k] int32 and scores [B, k] of the best of the first `rows` columns, best first.
 
-    `scores` is [B, columns] float32 without NaN; `columns` is at least `rows` and a multiple of `width`, and
-    `k` is at most `rows`. Without a width, or where all blocks would be chosen anyway, this is plain top-k.
+    `scores` is [B, columns] float32 without NaN; `k` is at most `rows`. Plain top-k.
     """
-    columns = scores.shape[1]
-    blocks = -(-rows // width) if width else 0
-    shared = width is not None and rows % width != 0
-    chosen = k + 1 if shared else k
-    if width is None or chosen >= blocks:
-        values, row_numbers = tf.math.top_k(scores[:, :rows] if rows < columns else scores, k)
-        return row_numbers, values
-    by_block = tf.reshape(scores, [-1, columns // width, width])
+    values, row_numbers = tf.math.top_k(scores[:, :rows], k)
+    return row_numbers, values
+
+
+def best_rows_by_block(scores: Any, k: Any, *, rows: Any, width: Any) -> tuple[Any, Any]:
+    """As `best_rows`, in two stages.
+
+    `columns` is a multiple of `width`, and the rows fill more than `k` blocks, the last perhaps in part.
+    """
+    batch = tf.shape(scores)[0]
+    by_block = tf.reshape(scores, [batch, -1, width])
+    blocks = (rows + width - 1) // width
     maxima = tf.reduce_max(by_block, axis=2)[:, :blocks]
-    block_numbers = tf.sort(tf.math.top_k(maxima, chosen, sorted=False).indices, axis=1)
-    candidates = tf.reshape(tf.gather(by_block, block_numbers, axis=1, batch_dims=1), [-1, chosen * width])
-    candidate_rows = tf.reshape(block_numbers[:, :, None] * width + tf.range(width), [-1, chosen * width])
-    if shared:
-        candidates = tf.where(candidate_rows < rows, candidates, float("-inf"))
+    block_numbers = tf.sort(tf.math.top_k(maxima, k + 1, sorted=False).indices, axis=1)
+    flat = [batch, (k + 1) * width]
+    candidates = tf.reshape(tf.gather(by_block, block_numbers, axis=1, batch_dims=1), flat)
+    candidate_rows = tf.reshape(block_numbers[:, :, None] * width + tf.range(width), flat)
+    candidates = tf.where(candidate_rows < rows, candidates, float("-inf"))
     values, positions = tf.math.top_k(candidates, k)
     return tf.gather(candidate_rows, positions, axis=1, batch_dims=1), values
+
+
+def merge_best(numbers: Any, scores: Any, k: Any) -> tuple[Any, Any]:
+    """The best `k` of answers laid side by side [B, several * k], those for lower rows to the left."""
+    values, positions = tf.math.top_k(scores, k)
+    return tf.gather(numbers, positions, axis=1, batch_dims=1), values

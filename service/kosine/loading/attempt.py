@@ -91,8 +91,8 @@ def let_go(outcome: LoadedIndex | Unchanged | LoadError) -> None:
     """Free what a load brought that nobody will serve. Blocks."""
     if isinstance(outcome, LoadedIndex):
         outcome.engine.close()
-    if not isinstance(outcome, Unchanged):
-        # A traced function is part of reference cycles that hold its matrix until they are collected.
+    if isinstance(outcome, LoadError):
+        # TensorFlow's errors may be part of reference cycles that hold the matrix until they are collected.
         gc.collect()
 
 

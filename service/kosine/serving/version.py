@@ -7,7 +7,6 @@ one version from its first check to its last byte.
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -69,7 +68,7 @@ class Version:
         await self._idle.wait()
         engine = self.batcher.close()
         if engine is not None:
-            await asyncio.to_thread(_free, engine)
+            await asyncio.to_thread(engine.close)
 
     def abort(self) -> None:
         """Answer everyone at once with ShuttingDown; the process is about to end."""
@@ -111,9 +110,3 @@ def open_version(
         engine=engine, ids=ids, settings=settings.batch, dispatcher=dispatcher, metrics=metrics.of(info.name)
     )
     return Version(info=info, settings=settings, batcher=batcher)
-
-
-def _free(engine: Engine) -> None:
-    engine.close()
-    # A traced function is part of reference cycles; without this its matrix stays until the next collection.
-    gc.collect()

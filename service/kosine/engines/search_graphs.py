@@ -1,0 +1,100 @@
+"""The traced functions of a process: four, made before the first index is loaded and used by every engine.
+
+The matrix is an argument of a graph and never a Const node: a Const ends at 2 GB, takes several times the
+memory, and would have to be traced again for each version. So are k, the number of rows and the width of a
+block. Hence a reload traces nothing: tracing holds the interpreter lock for tens of milliseconds, in which no
+request is read or answered, and TensorFlow keeps some memory of every function that was ever traced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kosine.engines.two_stage import best_rows, best_rows_by_block
+
+__all__ = ("SearchGraphs", "sizes_of")
+
+_SAFE_SUM = float(np.finfo(np.float32).max) / 2
+"""A dot product whose terms add up to less, signs aside, cannot overflow in any order of summing."""
+
+_QUERIES = tf.TensorSpec([None, None], tf.float32)
+_ITEMS = tf.TensorSpec([None, None], tf.float32)
+_LIMITS = tf.TensorSpec([None], tf.float32)
+_SIZES = tf.TensorSpec([3], tf.int32)
+
+_ALIKE = 1.25
+"""A matrix that has grown by less finds the memory of its calls in TensorFlow's pool, or nearly all of it."""
+
+
+class SearchGraphs:
+    """The graphs of one TensorFlow device, by metric and by whether blocks are used.
+
+    A cosine graph takes (queries [B, dim], items [dim, columns], sizes), a dot graph (queries, items, sizes,
+    limits [dim]); both answer (row numbers [B, k] int32, scores [B, k]). `sizes` comes from `sizes_of`.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._graphs = {
+            (metric, by_block): self._trace(metric, by_block=by_block)
+            for metric in ("cosine", "dot")
+            for by_block in (False, True)
+        }
+        self._warm: dict[tuple[int, int], int] = {}
+
+    def of(self, metric: str, *, by_block: bool) -> Any:
+        """A ConcreteFunction."""
+        return self._graphs[metric, by_block]
+
+    def is_warm(self, *, queries: int, k: int, rows: int) -> bool:
+        """Whether such a call has been made over a matrix that was not much smaller, by any engine."""
+        return rows <= _ALIKE * self._warm.get((queries, k), 0)
+
+    def note_warm(self, *, queries: int, k: int, rows: int) -> None:
+        """Such a call has been made."""
+        self._warm[queries, k] = max(rows, self._warm.get((queries, k), 0))
+
+    def _trace(self, metric: str, *, by_block: bool) -> Any:
+        search = _dot if metric == "dot" else _cosine
+
+        def on_device(*arguments: Any) -> tuple[Any, Any]:
+            with tf.device(self.device):
+                return search(_best_by_block if by_block else _best, *arguments)
+
+        signature = [_QUERIES, _ITEMS, _SIZES, *([_LIMITS] if metric == "dot" else [])]
+        return tf.function(on_device, input_signature=signature, autograph=False).get_concrete_function()
+
+
+def sizes_of(*, k: int, rows: int, width: int | None) -> Any:
+    """What a graph is told beside the vectors: results, rows of the matrix, columns per block."""
+    return tf.constant([k, rows, width or 0], tf.int32)
+
+
+def _cosine(best: Any, queries: Any, items: Any, sizes: Any) -> tuple[Any, Any]:
+    norms = tf.sqrt(tf.reduce_sum(tf.square(queries), axis=1, keepdims=True))
+    numbers, scores = best(tf.matmul(queries / norms, items), sizes)
+    return numbers, scores
+
+
+def _dot(best: Any, queries: Any, items: Any, sizes: Any, limits: Any) -> tuple[Any, Any]:
+    numbers, scores = best(tf.matmul(queries, items), sizes)
+    return numbers, scores + _nan_where_unsafe(queries, limits)
+
+
+def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
+    """[B, 1]: 0, or NaN where a score may have overflowed and with it the order of the rows."""
+    sums = tf.reduce_sum(tf.abs(queries) * limits, axis=1, keepdims=True)
+    return tf.where(sums < _SAFE_SUM, 0.0, float("nan"))
+
+
+def _best(scores: Any, sizes: Any) -> tuple[Any, Any]:
+    k, rows, _ = tf.unstack(sizes, 3)
+    return best_rows(scores, k, rows=rows)
+
+
+def _best_by_block(scores: Any, sizes: Any) -> tuple[Any, Any]:
+    k, rows, width = tf.unstack(sizes, 3)
+    return best_rows_by_block(scores, k, rows=rows, width=width)
