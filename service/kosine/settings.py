@@ -264,10 +264,10 @@ class StoresSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     gcs: GcsSettings = field(default_factory=GcsSettings)
     parallel: Annotated[
         int,
-        Meta(description="Range requests of one load in flight; each takes 4 MiB of memory."),
+        Meta(description="Range requests of one load in flight; each takes 8 MiB of memory."),
         Within(1, 64),
         Change.RESTART,
-    ] = 8
+    ] = 6
     idle_timeout: Annotated[
         Duration,
         Meta(description="A connection that brings no byte for this long is closed, the request retried."),
@@ -276,7 +276,7 @@ class StoresSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = Duration(15.0)
     request_timeout: Annotated[
         Duration,
-        Meta(description="Time for 4 MiB of an object, retries included; past it the load fails."),
+        Meta(description="Time for 8 MiB of an object, retries included; past it the load fails."),
         Within("1s", "1h"),
         Change.RESTART,
     ] = Duration(120.0)

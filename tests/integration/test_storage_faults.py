@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONTENT = random.Random(5).randbytes(400_009)
 BLOCK = 64 * 2**10
-IDLE = 0.3
+IDLE = 1.0
 
 
 class Bench(NamedTuple):
@@ -74,8 +74,8 @@ def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
             draw=lambda: 0.5,
             parallel=3,
             block_bytes=BLOCK,
-            look_within=2.0,
-            range_within=2.0,
+            look_within=4.0,
+            range_within=3.0,
             policy=RetryPolicy(attempts=3, first=0.01),
         )
         stores = Stores(settings, policy=COMMAND_LINE, transfer=transfer)
@@ -181,7 +181,7 @@ def test_n14_a_connection_that_fails_is_replaced(bench: Bench, fault: Fault) -> 
     bench.proxy.script = in_turn(None, fault, fault, fault, when=of_range)
     began = time.monotonic()
     assert CONTENT == bench.read()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_n14_a_range_goes_on_where_it_was_cut(bench: Bench) -> None:
@@ -201,7 +201,7 @@ def test_n14_one_byte_now_and_then_is_not_progress_enough(bench: Bench) -> None:
     bench.proxy.script = lambda request: Fault(drip=0.05) if of_range(request) else None
     began = time.monotonic()
     assert LoadCode.SOURCE_UNREADABLE == bench.refusal(bench.read).code
-    assert 1.9 < time.monotonic() - began < 6
+    assert 2.9 < time.monotonic() - began < 9
 
 
 def test_n14_a_store_that_never_answers_ends_a_look(bench: Bench) -> None:
@@ -209,7 +209,7 @@ def test_n14_a_store_that_never_answers_ends_a_look(bench: Bench) -> None:
     bench.proxy.script = lambda _: Fault(delay=3600)
     began = time.monotonic()
     assert LoadCode.SOURCE_UNREADABLE == bench.refusal().code
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ class _Offenders:
 
 @dataclass(slots=True, kw_only=True)
 class _Items:
-    """The columns of the matrix: each measured once, and scaled to norm 1."""
+    """The columns of the matrix: each measured once, in float64, and scaled to norm 1."""
 
     matrix: DimMajorMatrix
     scale: bool
@@ -177,29 +177,42 @@ class _Items:
         told = DroppedRows(not_finite=self.not_finite.count, zero=zero, first=first)
         return Dropped(kept=np.flatnonzero(self.valid), told=told)
 
+    def place(self, start: int, vectors: NDArray[np.float32]) -> None:
+        """Put whole items, [count, dim], in the columns from `start` on."""
+        # NaN and zero norms are counted, not warned about; a signalling NaN warns in any cast.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precise = vectors.astype(np.float64)
+            norms = self._judge(start, _norms(precise, "ij,ij->i"))
+            if self.scale:
+                precise /= norms[:, np.newaxis]
+                vectors = precise.astype(np.float32)
+        self.matrix.data[:, start : start + len(vectors)] = vectors.T
+
     def finish(self, start: int, stop: int) -> None:
         """Take items `start` to `stop`, whose numbers are all there, in blocks that stay in the cache."""
         step = max(16, _BLOCK_ELEMENTS // self.matrix.dim)
-        # NaN and zero norms are counted, not warned about; a signalling NaN warns in any cast.
         with np.errstate(invalid="ignore", divide="ignore"):
             for left in range(start, stop, step):
                 self._finish_block(left, self.matrix.data[:, left : min(stop, left + step)])
 
     def _finish_block(self, left: int, columns: NDArray[np.float32]) -> None:
         precise = columns.astype(np.float64)
-        norms = _norms(precise, "ij,ij->j")
-        finite = np.isfinite(norms)
-        if not finite.all():
-            self.not_finite.add(left + np.flatnonzero(~finite))
-        if not norms.all():
-            self.zero.add(left + np.flatnonzero(norms == 0.0))
-        good = finite & (norms != 0.0) if self.drop and self.scale else finite
-        if self.drop:
-            self.valid[left : left + len(good)] = good
-        self.norms |= NormRange.of(norms[good])
+        norms = self._judge(left, _norms(precise, "ij,ij->j"))
         if self.scale:
             precise /= norms
             columns[...] = precise
+
+    def _judge(self, start: int, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+        finite = np.isfinite(norms)
+        if not finite.all():
+            self.not_finite.add(start + np.flatnonzero(~finite))
+        if not norms.all():
+            self.zero.add(start + np.flatnonzero(norms == 0.0))
+        good = finite & (norms != 0.0) if self.drop and self.scale else finite
+        if self.drop:
+            self.valid[start : start + len(good)] = good
+        self.norms |= NormRange.of(norms[good])
+        return norms
 
 
 def _norms(vectors: NDArray[np.floating], subscripts: str) -> NDArray[np.float64]:
@@ -209,21 +222,18 @@ def _norms(vectors: NDArray[np.floating], subscripts: str) -> NDArray[np.float64
 
 
 def _fill_row_major(items: _Items, pieces: Iterator[Piece], tolerance: float) -> NormRange | None:
-    """Items arrive whole, so each piece is finished while it is in the cache.
+    """Items arrive whole, so each tile is finished while it is in the cache, before it is transposed.
 
     The other reading, columns over all items, is summed up only while every sum may still be that of a unit
     vector: raw embeddings leave it within the first piece.
     """
-    data = items.matrix.data
     axes = np.zeros(items.matrix.dim)
     summing = True
     for piece in pieces:
         count, dim = piece.values.shape
         step = max(16, _TILE_ELEMENTS // dim)
         for tile in range(0, count, step):
-            values = piece.values[tile : tile + step]
-            data[:, piece.top + tile : piece.top + tile + len(values)] = values.T
-        items.finish(piece.top, piece.top + count)
+            items.place(piece.top + tile, piece.values[tile : tile + step])
         summing = summing and not items.norms.is_unit(tolerance)
         if summing:
             axes += _norms(piece.values, "ij,ij->j") ** 2

@@ -6,6 +6,7 @@ with the file.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,21 +91,27 @@ def read_chunks(
     cancelled: Callable[[], bool],
     progress: Callable[[int], None],
 ) -> Iterator[memoryview]:
-    """The file from `offset` on in chunks of `sizes` bytes, each good until the next; see `read_pieces`."""
+    """The file from `offset` on in chunks of `sizes` bytes, each good until the next; see `read_pieces`.
+
+    Hashing takes as long as decoding, and neither needs the interpreter: the sink runs beside whoever takes
+    the chunk, so nobody may write to it.
+    """
     header = memoryview(bytearray(offset))
     reader.read_into(0, header)
     sink(header)
     buffer = memoryview(bytearray(0))
-    for size in sizes:
-        check_cancelled(cancelled)
-        if len(buffer) < size:
-            buffer = memoryview(bytearray(size))
-        chunk = buffer[:size]
-        reader.read_into(offset, chunk)
-        sink(chunk)
-        offset += size
-        progress(offset)
-        yield chunk
+    with ThreadPoolExecutor(1, thread_name_prefix="kosine-sink") as beside:
+        for size in sizes:
+            check_cancelled(cancelled)
+            if len(buffer) < size:
+                buffer = memoryview(bytearray(size))
+            chunk = buffer[:size]
+            reader.read_into(offset, chunk)
+            sunk = beside.submit(sink, chunk)
+            offset += size
+            progress(offset)
+            yield chunk
+            sunk.result()
 
 
 def check_cancelled(cancelled: Callable[[], bool]) -> None:

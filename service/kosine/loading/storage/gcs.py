@@ -64,7 +64,7 @@ class GcsStore:
     @contextlib.asynccontextmanager
     async def get_range(
         self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
-    ) -> AsyncIterator[Callable[[int], Awaitable[bytes]]]:
+    ) -> AsyncIterator[Callable[[memoryview], Awaitable[int]]]:
         """See `ObjectStore.get_range`."""
         query = f"alt=media&ifGenerationMatch={facts.version}"
         span = {"Range": f"bytes={start}-{stop - 1}"}
@@ -75,7 +75,13 @@ class GcsStore:
             )
             if headers.get("x-goog-generation", facts.version) != facts.version:
                 raise StoreError(Kind.CHANGED, "it was replaced")
-            yield response.content.read
+
+            async def read_into(buffer: memoryview) -> int:
+                piece = await response.content.read(len(buffer))
+                buffer[: len(piece)] = piece
+                return len(piece)
+
+            yield read_into
 
     async def close(self) -> None:
         """See `ObjectStore.close`."""

@@ -49,10 +49,11 @@ class ObjectStore(Protocol):
 
     def get_range(
         self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
-    ) -> AbstractAsyncContextManager[Callable[[int], Awaitable[bytes]]]:
+    ) -> AbstractAsyncContextManager[Callable[[memoryview], Awaitable[int]]]:
         """Bytes [start, stop) of the generation `facts`, else StoreError CHANGED.
 
-        Gives `read(n)`: at least one byte and at most `n`, or none at the end.
+        Gives `read_into(buffer)`: how many bytes it wrote, none at the end. A read that is cancelled may go
+        on writing for a moment.
         """
 
     async def close(self) -> None:

@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 _HEAD_BYTES = 64 * 2**10
 """Fetched by the first read: any header, so that the gate costs one request."""
-_READ_BYTES = 2**20
 _LONGEST_QUIET = 300.0
 
 
@@ -45,9 +44,9 @@ class Transfer:
 
     draw: Callable[[], float]
     """Uniform in [0, 1), for jitter."""
-    parallel: int = 8
+    parallel: int = 6
     """Range requests in flight of one load."""
-    block_bytes: int = 4 * 2**20
+    block_bytes: int = 8 * 2**20
     look_within: float = 20.0
     """A look with its retries."""
     range_within: float = 120.0
@@ -214,13 +213,12 @@ class _Source:
             nonlocal done, before
             before = done
             stop = start + len(target)
-            async with self.store.get_range(self.name, facts, start=start + done, stop=stop) as read:
+            async with self.store.get_range(self.name, facts, start=start + done, stop=stop) as read_into:
                 while done < len(target):
-                    chunk = await read(min(_READ_BYTES, len(target) - done))
-                    if not chunk:
+                    count = await read_into(target[done:])
+                    if not count:
                         raise StoreError(Kind.TRANSIENT, "the store ended its answer early")
-                    target[done : done + len(chunk)] = chunk
-                    done += len(chunk)
+                    done += count
 
         if len(target):
             await self._retried(attempt, within=self.transfer.range_within, progressed=lambda: done > before)

@@ -1,6 +1,6 @@
 """S3 and what speaks its protocol, by the client of an s3fs session.
 
-s3fs finds the credentials (environment, profile, web identity, instance) and opens the connection; requests
+s3fs finds the credentials (environment, profile, web identity, instance) and makes the client; requests
 are our own, because its helpers for whole files fetch unpinned pieces and tear files that are replaced
 meanwhile. Every range names the ETag, and the version id where the bucket keeps versions. `FSSPEC_*`
 variables and files, and endpoints that the environment names, do not count: where requests go is a setting.
@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.storage.bodies import Body, TransferThreads
 from kosine.loading.storage.clients import Clients
 from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status, retry_after
 from kosine.loading.storage.objects import ObjectFacts, check_range
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from typing import Self
 
     from kosine.loading.storage.objects import ObjectName
     from kosine.settings import S3Settings
@@ -69,19 +71,19 @@ class S3Store:
     @contextlib.asynccontextmanager
     async def get_range(
         self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
-    ) -> AsyncIterator[Callable[[int], Awaitable[bytes]]]:
+    ) -> AsyncIterator[Callable[[memoryview], Awaitable[int]]]:
         """See `ObjectStore.get_range`."""
         pin = {"IfMatch": facts.etag} | ({"VersionId": facts.version} if facts.version else {})
         span = f"bytes={start}-{stop - 1}"
         async with self._clients.use() as client:
             with _classified():
                 found = await client.get_object(Bucket=name.bucket, Key=name.key, Range=span, **pin)
-                async with found["Body"] as body:
+                with contextlib.closing(found["Body"].raw_stream) as body:
                     status = found["ResponseMetadata"]["HTTPStatusCode"]
                     check_range(status, found.get("ContentRange"), start=start, stop=stop, size=facts.size)
                     if found.get("ETag") != facts.etag:  # a store that ignores If-Match
                         raise StoreError(Kind.CHANGED, "it was replaced")
-                    yield body.read
+                    yield body.read_into
 
     async def put(self, name: ObjectName, content: memoryview, *, replacing: ObjectFacts | None) -> None:
         """Write the object in one request; StoreError CHANGED unless it is `replacing` (None: absent)."""
@@ -149,24 +151,44 @@ def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
     context.get("s3_redirect", {})["redirected"] = True
 
 
-class _Staying:
-    """An aiohttp session that takes a redirect for what it is: an answer."""
+class _ThreadedSession:
+    """What aiobotocore sends requests by: botocore's own transport in threads, which follows no redirect."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, *, connector_args: object, **options: Any) -> None:
+        from botocore.httpsession import URLLib3Session  # noqa: PLC0415  an extra
 
-    def request(self, method: str, **options: Any) -> Any:
-        return self._session.request(method, allow_redirects=False, **options)
+        del connector_args  # of aiohttp
+        self._session = URLLib3Session(**options)
+        self._threads = TransferThreads()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        self._session.close()
+        self._threads.close()
+
+    async def send(self, request: Any) -> Any:
+        from aiobotocore.awsrequest import AioAWSResponse  # noqa: PLC0415  an extra
+
+        def exchange() -> Any:
+            answer = self._session.send(request)
+            streamed = request.stream_output and answer.status_code < 300  # noqa: PLR2004  not a failure
+            return AioAWSResponse(
+                answer.url,
+                answer.status_code,
+                answer.headers,
+                Body(answer.raw, self._threads, b"" if streamed else answer.content),
+            )
+
+        return await self._threads.run(exchange, late=lambda answer: answer.raw.close())
 
 
 def _file_system(settings: S3Settings, idle_timeout: float) -> Any:
-    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415  an extra
-    from s3fs import S3FileSystem  # noqa: PLC0415
-
-    class StayingSession(AIOHTTPSession):  # type: ignore[misc]  # no types here
-        # aiobotocore leaves aiohttp to follow redirects, to any host and with the signature.
-        async def _get_session(self, proxy_url: Any) -> Any:
-            return _Staying(await super()._get_session(proxy_url))
+    from s3fs import S3FileSystem  # noqa: PLC0415  an extra
 
     class OwnS3FileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         # fsspec applies its configuration by this name.
@@ -181,7 +203,7 @@ def _file_system(settings: S3Settings, idle_timeout: float) -> Any:
             "read_timeout": idle_timeout,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "max_pool_connections": _CONNECTIONS,
-            "http_session_cls": StayingSession,
+            "http_session_cls": _ThreadedSession,
             "ignore_configured_endpoint_urls": True,
             "response_checksum_validation": "when_required",
         },
@@ -207,9 +229,9 @@ def _facts(found: dict[str, Any]) -> ObjectFacts:
 
 @contextlib.contextmanager
 def _classified() -> Iterator[None]:
-    """Turn what botocore and aiohttp raise into a StoreError."""
-    from aiohttp import ClientError as HttpClientError  # noqa: PLC0415  an extra
-    from botocore import exceptions as boto  # noqa: PLC0415
+    """Turn what botocore and urllib3 raise into a StoreError."""
+    from botocore import exceptions as boto  # noqa: PLC0415  an extra
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     try:
         yield
@@ -217,7 +239,7 @@ def _classified() -> Iterator[None]:
         raise _from_answer(error.response) from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
         raise StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})") from None
-    except (boto.HTTPClientError, boto.IncompleteReadError, HttpClientError, OSError) as error:
+    except (boto.HTTPClientError, HTTPError, OSError) as error:
         raise from_network(error) from None
     except (boto.BotoCoreError, ValueError) as error:
         raise StoreError(Kind.REFUSED, f"the client refused the request ({type(error).__name__})") from None

@@ -1,0 +1,126 @@
+"""How long a load from an object store takes, against s3fs reading the same object and doing nothing with it.
+
+    python -m tests.bench.remote_load [--mib 512] [--rounds 7]
+
+Each run is a process of its own, the two take turns, and medians are compared, so that what else the machine
+does hits both. A load reads, hashes, decodes, checks, normalises and transposes; `s3fs` is one
+`open().read()`. `growth` is the peak of resident memory beyond what the process had before, as a share of
+the matrix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.kit.sendfile_store import sendfile_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DIM = 128
+_KINDS = ("kosine", "s3fs")
+
+
+def main() -> None:
+    """Print a line for each kind, and the ratio."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--mib", type=int, default=512)
+    options.add_argument("--rounds", type=int, default=7)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.npy"
+        rows = chosen.mib * 2**20 // (4 * _DIM)
+        np.save(path, np.random.default_rng(1).standard_normal((rows, _DIM), dtype=np.float32))
+        with sendfile_store(path) as endpoint:
+            runs = [{kind: _run(kind, endpoint) for kind in _KINDS} for _ in range(chosen.rounds)]
+    median = {
+        kind: {figure: statistics.median(run[kind][figure] for run in runs) for figure in runs[0][kind]}
+        for kind in _KINDS
+    }
+    for kind in _KINDS:
+        print(kind, *(f"{name} {value:.3f}" for name, value in median[kind].items()))  # noqa: T201
+    print(f"s3fs / kosine: {median['s3fs']['seconds'] / median['kosine']['seconds']:.2f}")  # noqa: T201
+
+
+def _run(kind: str, endpoint: str) -> dict[str, float]:
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    command = [sys.executable, "-m", "tests.bench.remote_load", kind, endpoint]
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    found: dict[str, float] = json.loads(ended.stdout)
+    return found
+
+
+def _measured(kind: str, endpoint: str) -> dict[str, float]:
+    """The second run in this process: the first pays for connections and for memory new to the machine."""
+    measure = _load if kind == "kosine" else _read_by_s3fs
+    measure(endpoint)
+    gc.collect()
+    before, cpu, began = _resident(), time.process_time(), time.perf_counter()
+    with _peak() as peak:
+        size = measure(endpoint)
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - cpu,
+        "growth": (peak() - before) / size,
+    }
+
+
+def _load(endpoint: str) -> int:
+    from kosine.loading.artifact import read_matrix
+    from kosine.loading.layout import plan_matrix
+    from kosine.loading.npy import read_header
+    from kosine.loading.storage.stores import Stores
+    from kosine.settings import S3Settings, StoresSettings
+    from kosine.source_uri import COMMAND_LINE
+
+    uri = "s3://vectors/items.npy"
+    settings = StoresSettings(s3=S3Settings(endpoint_url=endpoint, region="us-east-1"))
+    stores = Stores(settings, policy=COMMAND_LINE)
+    with stores.open(uri, stores.fingerprint(uri)) as reader:
+        plan = plan_matrix(read_header(reader), layout="rows", dim=None)
+        artifact = read_matrix(reader, plan, metric="cosine")
+        reader.verify()
+    stores.close()
+    return artifact.matrix.nbytes
+
+
+def _read_by_s3fs(endpoint: str) -> int:
+    import s3fs
+
+    system = s3fs.S3FileSystem(endpoint_url=endpoint)
+    with system.open("vectors/items.npy") as file:
+        return len(file.read())
+
+
+@contextlib.contextmanager
+def _peak() -> Iterator[Callable[[], int]]:
+    """Most resident memory while in the block, in bytes: VmHWM, set back at its beginning."""
+    Path("/proc/self/clear_refs").write_text("5", "ascii")
+    yield lambda: int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text("ascii"))[0]) * 1024
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in _KINDS:
+        sys.stdout.write(json.dumps(_measured(*sys.argv[1:3])))
+    else:
+        main()
