@@ -63,8 +63,9 @@ format: $(READY)  ## Write the one format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(READY)  ## Write the generated parts of docs/
+docs: $(READY)  ## Write the generated parts of docs/ and charts/
 	$(BIN)/python -m tests.kit.generated_docs
+	$(BIN)/python -m tests.kit.chart_files
 
 lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
 	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
