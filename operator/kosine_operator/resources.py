@@ -1,15 +1,15 @@
 """`CosineIndex` and `CosineServer` as typed values; what the API server stores, nothing more.
 
-The CRDs in charts/kosine-operator/files/crds/ are the source of truth and the door: whatever they refuse never
-gets here. A contract test holds every field, default and bound of this module against them. Unknown fields are
-ignored, so that an older operator can live beside a newer CRD. Pure.
+The CRDs in charts/kosine-operator/files/crds/ are the source of truth and the door: whatever they refuse
+never gets here. A contract test holds every field, default and bound of this module against them. Unknown
+fields are ignored, so that an older operator can live beside a newer CRD. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations
+from collections.abc import Mapping
 from datetime import datetime  # noqa: TC003
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 __all__ = (
     "GROUP",
     "INDEX_KIND",
+    "S3",
     "SERVER_KIND",
     "VERSION",
     "Autoscaling",
@@ -43,12 +44,13 @@ __all__ = (
     "NetworkPeer",
     "NetworkPolicy",
     "ParentRef",
+    "PodMetadata",
+    "PodTemplate",
     "Previous",
     "Process",
     "Refresh",
     "Resources",
     "RollingUpdate",
-    "S3",
     "SecretKey",
     "ServerRef",
     "ServerSpec",
@@ -66,8 +68,8 @@ __all__ = (
 
 GROUP = "kosine.dev"
 VERSION = "v1alpha1"
-INDEX_KIND = "CosineIndex"
-SERVER_KIND = "CosineServer"
+INDEX_KIND: Final = "CosineIndex"
+SERVER_KIND: Final = "CosineServer"
 
 Kind: TypeAlias = Literal["CosineIndex", "CosineServer"]
 
@@ -81,7 +83,7 @@ Labels: TypeAlias = Mapping[str, str]
 IntOrString: TypeAlias = int | str
 
 
-class InvalidResource(ValueError):  # noqa: N818
+class InvalidResource(ValueError):
     """The API server stored what this operator cannot read; the CRD in force is another one."""
 
     def __init__(self, path: str, reason: str) -> None:
@@ -170,8 +172,8 @@ class Autoscaling(_Struct, frozen=True):
 class Resources(_Struct, frozen=True):
     """Of the service's container."""
 
-    requests: Mapping[str, IntOrString] = {}
-    limits: Mapping[str, IntOrString] = {}
+    requests: Annotated[Mapping[str, IntOrString], Meta(max_length=8)] = {}
+    limits: Annotated[Mapping[str, IntOrString], Meta(max_length=8)] = {}
 
 
 class Gpu(_Struct, frozen=True):
@@ -266,7 +268,7 @@ class Service(_Struct, frozen=True):
     """The Service in front of the pods."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    annotations: Labels = {}
+    annotations: Annotated[Labels, Meta(max_length=32)] = {}
 
 
 class ParentRef(_Struct, frozen=True):
@@ -287,8 +289,8 @@ class HttpRoute(_Struct, frozen=True):
 class NetworkPeer(_Struct, frozen=True):
     """Pods that may ask; both selectors must match."""
 
-    namespace_labels: Labels | None = None
-    pod_labels: Labels | None = None
+    namespace_labels: Annotated[Labels, Meta(max_length=16)] | None = None
+    pod_labels: Annotated[Labels, Meta(max_length=16)] | None = None
 
 
 class NetworkPolicy(_Struct, frozen=True):
@@ -301,13 +303,27 @@ class ServiceMonitor(_Struct, frozen=True):
     """Scraping by the Prometheus operator."""
 
     interval: Duration | None = None
-    labels: Labels = {}
+    labels: Annotated[Labels, Meta(max_length=16)] = {}
 
 
 class Monitoring(_Struct, frozen=True):
     """How metrics are collected."""
 
     service_monitor: ServiceMonitor | None = None
+
+
+class PodMetadata(_Struct, frozen=True):
+    """Added to the pods."""
+
+    labels: Annotated[Labels, Meta(max_length=32)] = {}
+    annotations: Annotated[Labels, Meta(max_length=32)] = {}
+
+
+class PodTemplate(_Struct, frozen=True):
+    """Laid over the pod template."""
+
+    metadata: PodMetadata | None = None
+    spec: Annotated[Mapping[str, Any], Meta(max_length=32)] | None = None
 
 
 class ServerSpec(_Struct, frozen=True):
@@ -326,12 +342,12 @@ class ServerSpec(_Struct, frozen=True):
     rolling_update: RollingUpdate | None = None
     disruption_budget: DisruptionBudget | None = None
     topology_spread: Annotated[tuple[TopologySpread, ...], Meta(max_length=8)] | None = None
-    node_selector: Labels = {}
+    node_selector: Annotated[Labels, Meta(max_length=16)] = {}
     tolerations: Annotated[tuple[Toleration, ...], Meta(max_length=16)] = ()
-    affinity: Mapping[str, Any] | None = None
+    affinity: Annotated[Mapping[str, Any], Meta(max_length=8)] | None = None
     priority_class_name: Name | None = None
     service_account_name: Name | None = None
-    pod_template: Mapping[str, Any] | None = None
+    pod_template: PodTemplate | None = None
     service: Service | None = None
     http_route: HttpRoute | None = None
     network_policy: NetworkPolicy | None = None
@@ -421,7 +437,6 @@ class IndexStatus(_Struct, frozen=True):
     ready_replicas: int = 0
     loaded_replicas: int = 0
     loaded_pods: str = "0/0"
-    configuration_hash: str | None = None
     serving: Serving | None = None
     previous: Previous | None = None
     loaded: Loaded | None = None

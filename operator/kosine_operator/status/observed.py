@@ -1,35 +1,18 @@
-"""What is true of a resource, from what was seen of its pool. Pure.
-
-`Ready` is true for a generation only when every ready pod reports the configuration rendered from it, and has
-loaded what it names. A condition's `lastTransitionTime` moves only with its status; a status that says nothing
-new equals the one before, so that nothing is written.
-"""
+"""What there is to see of a pool: the counts of its Deployment and what each pod says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kosine_operator.pools import Acceptance, Pool
-    from kosine_operator.render import Rendered
-    from kosine_operator.resources import CosineIndex, CosineServer
+    from collections.abc import Mapping
+    from datetime import datetime
 
-__all__ = (
-    "ApplyFailure",
-    "IndexReport",
-    "LoadFailure",
-    "Observed",
-    "PodReport",
-    "Rollout",
-    "Transition",
-    "index_status",
-    "rollout_of",
-    "server_status",
-    "transitions",
-)
+__all__ = ("ApplyFailure", "IndexReport", "LoadFailure", "Observed", "PodReport", "Rollout", "rollout_of")
+
+AVAILABLE = "available"
+"""The `state` of an index that answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +37,16 @@ class IndexReport:
     outdated: bool = False
     """Whether the version that serves was loaded under other settings than those in force."""
     last_error: LoadFailure | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether queries of this index are answered there."""
+        return self.state == AVAILABLE
+
+    @property
+    def loaded(self) -> bool:
+        """Whether what answers is what the configuration asks for."""
+        return self.answers and not self.outdated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +80,11 @@ class Rollout:
     stuck: str | None = None
     """Why it makes no progress: `ProgressDeadlineExceeded`, or pods that cannot be created."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pod is a new one, ready, and no old one is left."""
+        return self.observed and self.replicas == self.updated == self.ready == self.desired
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyFailure:
@@ -106,51 +104,33 @@ class Observed:
     pods: tuple[PodReport, ...] = ()
     failure: ApplyFailure | None = None
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """A condition that changed its status or reason: one Kubernetes Event."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
-    warning: bool
+    @property
+    def ready(self) -> tuple[PodReport, ...]:
+        """The pods that Services lead to."""
+        return tuple(pod for pod in self.pods if pod.ready)
 
 
 def rollout_of(deployment: Mapping[str, Any] | None) -> Rollout:
     """The counts of a Deployment as the API server sends it; None: there is none."""
-    raise NotImplementedError
+    if deployment is None:
+        return Rollout()
+    status = deployment.get("status") or {}
+    return Rollout(
+        observed=status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0),
+        desired=deployment["spec"].get("replicas", 1),
+        replicas=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        stuck=_stuck(status.get("conditions") or ()),
+    )
 
 
-def index_status(
-    index: CosineIndex,
-    *,
-    pool: Pool | None,
-    acceptance: Acceptance,
-    rendered: Rendered | None,
-    observed: Observed,
-    previous: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The whole `status` of `index`; equal to `previous`, the stored one, where nothing changed.
-
-    `pool` and `rendered` are None where there is nothing to serve it.
-    """
-    raise NotImplementedError
-
-
-def server_status(
-    server: CosineServer,
-    *,
-    pool: Pool | None,
-    rendered: Rendered | None,
-    observed: Observed,
-    previous: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The whole `status` of `server`; equal to `previous` where nothing changed."""
-    raise NotImplementedError
-
-
-def transitions(previous: Mapping[str, Any] | None, current: Mapping[str, Any]) -> tuple[Transition, ...]:
-    """What there is to tell between two statuses, in the order of the conditions."""
-    raise NotImplementedError
+def _stuck(conditions: Any) -> str | None:
+    by_type = {condition["type"]: condition for condition in conditions}
+    failure, progress = by_type.get("ReplicaFailure", {}), by_type.get("Progressing", {})
+    if failure.get("status") == "True":
+        return f"{failure.get('reason')}: {failure.get('message')}"
+    if progress.get("status") == "False":
+        return f"{progress.get('reason')}: {progress.get('message')}"
+    return None

@@ -1,0 +1,157 @@
+"""The container of the service: its arguments, its environment, how it is probed and what it may do."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from kosine_operator.quantities import seconds_of, size_of
+from kosine_operator.render.configuration import CLAIMS, FILE, FOLDER
+from kosine_operator.resources import Process, Stores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import msgspec
+
+    from kosine_operator.render.model import Defaults
+    from kosine_operator.resources import Gpu, ServerSpec
+
+__all__ = (
+    "CONTAINER",
+    "CREDENTIALS",
+    "PORT",
+    "PORT_NAME",
+    "RESTRICTED",
+    "TEMPORARY",
+    "container",
+    "termination_seconds",
+)
+
+CONTAINER = "kosine"
+PORT = 8080
+PORT_NAME = "http"
+TEMPORARY = "/tmp"  # noqa: S108  an emptyDir of the pod's own
+CREDENTIALS = "/var/run/kosine/credentials"
+"""Below it the Secret of each store is mounted: as a folder, so that a rotated one arrives."""
+
+RESTRICTED: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""What the restricted Pod Security Standard asks of a container, and a read-only root."""
+
+_DRAIN_DELAY = "5s"
+"""Endpoints and proxies learn of an ending pod within a few seconds."""
+_GRACE = "30s"
+_CLOSING_SECONDS = 5
+_SIZES = frozenset({"memory_limit", "body_limit"})
+
+
+def container(server: ServerSpec, mounts: list[dict[str, Any]], defaults: Defaults) -> dict[str, Any]:
+    """The container that runs `kosine serve`, with these volumes mounted."""
+    resources = _resources(server)
+    return {
+        "name": CONTAINER,
+        "image": server.image or defaults.image,
+        "imagePullPolicy": server.image_pull_policy or defaults.image_pull_policy,
+        "args": ["serve", "--config", f"{FOLDER}/{FILE}", *_options(server)],
+        "env": [{"name": name, "value": value} for name, value in _environment(server).items()],
+        "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
+        **({"resources": resources} if resources else {}),
+        **_probes(),
+        "securityContext": RESTRICTED,
+        "volumeMounts": mounts,
+    }
+
+
+def termination_seconds(server: ServerSpec) -> int:
+    """From SIGTERM to SIGKILL: time to drain, to finish and to close.
+
+    There is no preStop hook: the service itself turns unready on SIGTERM and answers on for `drain_delay`.
+    """
+    process = server.process or Process()
+    drain, grace = process.drain_delay or _DRAIN_DELAY, process.grace or _GRACE
+    return math.ceil(seconds_of(drain) + seconds_of(grace)) + _CLOSING_SECONDS
+
+
+def _options(server: ServerSpec) -> list[str]:
+    """`--set` for whatever takes a new process, so that a change of it makes one."""
+    values = {
+        "host": "0.0.0.0",  # noqa: S104  the pod's network is its own
+        "port": PORT,
+        "device": "gpu" if server.gpu else "cpu",
+        # On the command line, so that no configuration file can widen it.
+        "file_roots": CLAIMS,
+        "drain_delay": _DRAIN_DELAY,
+        "grace": _GRACE,
+        **_given(server.process or Process()),
+    }
+    stores = {
+        f"stores.{store}.{name}": value
+        for store in ("s3", "gcs")
+        if (section := getattr(server.stores or Stores(), store)) is not None
+        for name, value in _given(section).items()
+    }
+    return list(_as_options({**values, **stores}))
+
+
+def _given(section: msgspec.Struct) -> dict[str, Any]:
+    """The settings that were given, in the names and the notation of the service."""
+    values = {name: getattr(section, name) for name in section.__struct_fields__}
+    return {
+        name: size_of(value) if name in _SIZES else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _as_options(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        yield "--set"
+        yield f"service.{name}={json.dumps(value)}"
+
+
+def _environment(server: ServerSpec) -> dict[str, str]:
+    credentials = server.credentials
+    environment = {"HOME": TEMPORARY}
+    if server.gpu:
+        environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "CUDA_CACHE_PATH": f"{TEMPORARY}/cuda"}
+    if credentials and credentials.s3:
+        environment["AWS_SHARED_CREDENTIALS_FILE"] = f"{CREDENTIALS}/s3/{credentials.s3.key}"
+    if credentials and credentials.gcs:
+        environment["GOOGLE_APPLICATION_CREDENTIALS"] = f"{CREDENTIALS}/gcs/{credentials.gcs.key}"
+    return environment
+
+
+def _resources(server: ServerSpec) -> dict[str, Any]:
+    requests = dict(server.resources.requests) if server.resources else {}
+    limits = dict(server.resources.limits) if server.resources else {}
+    if server.gpu:
+        # Extended resources are whole and cannot be overcommitted: a limit is the request, too.
+        limits |= _devices(server.gpu)
+    return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def _devices(gpu: Gpu) -> dict[str, Any]:
+    return {gpu.resource_name: str(gpu.count)}
+
+
+def _probes() -> dict[str, Any]:
+    """Starting is importing TensorFlow; loading is `/readyz`'s matter and may take as long as it takes."""
+    return {
+        "startupProbe": _probe("/livez", period=1, failures=300),
+        "readinessProbe": _probe("/readyz", period=2, failures=2),
+        "livenessProbe": _probe("/livez", period=10, failures=6),
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": PORT_NAME},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
