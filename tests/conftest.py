@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def pytest_configure() -> None:
-    """On Python 3.11 pytest-asyncio asks for a current loop and so makes one that nobody closes."""
+    """On Python 3.11 pytest-asyncio asks for a current loop and so makes one that nobody closes.
+
+    Hypothesis has no deadline: how long an example takes says how busy the machine is.
+    """
     asyncio.set_event_loop(None)
+    settings.register_profile("kosine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("kosine")
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ RELOAD_CHANGES: list[dict[str, Any]] = [
     {"metric": "dot"},
     {"max_k": 20},
     {"check_layout": False},
+    {"invalid_rows": "drop"},
     {"batch": BatchSettings(max_rows=64)},
     {"k": 3, "uri": "other.npy"},
 ]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from kosine.cli.inspect import inspect_command
+from kosine.cli import main
 from kosine.loading.inspection import inspect_source
 from kosine.loading.local import LocalStorage
 from kosine.source_uri import COMMAND_LINE
@@ -42,7 +42,7 @@ def _write(path: Path, array: NDArray[Any]) -> str:
 
 
 def _kosine_inspect(*arguments: str) -> Result:
-    return CliRunner().invoke(inspect_command, arguments)
+    return CliRunner().invoke(main, ["inspect", *arguments], prog_name="kosine")
 
 
 def test_a_good_file_says_all_there_is_to_know(folder: Path) -> None:

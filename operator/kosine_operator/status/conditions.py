@@ -210,7 +210,7 @@ def _told(condition: Mapping[str, Any] | None) -> tuple[str, str] | None:
 
 
 def _is_warning(condition: Mapping[str, Any]) -> bool:
-    holds = condition["status"] == "True"
+    holds: bool = condition["status"] == "True"
     if condition["type"] == ConditionType.DEGRADED:
         return holds
     refused = condition["type"] == ConditionType.ACCEPTED or condition["reason"] in _LOAD_FAILURES
