@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -61,21 +61,20 @@ def pytest_runtest_makereport(
     return report
 
 
-def _unavailable(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+def _unavailable(reason: str) -> BaseException:
+    outcome = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+    return outcome.Exception(reason, pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """The control plane with kosine's CRDs and a node that runs IMAGES."""
+    if not namespaces.inside():
+        raise _unavailable("not in namespaces of their own: run the cluster tests by make test-cluster")
     try:
         programs = assets.find()
     except ControlPlaneMissing as missing:
-        _unavailable(str(missing))
-    if not namespaces.inside():
-        _unavailable("not in namespaces of their own: run the cluster tests by make test-cluster")
+        raise _unavailable(str(missing)) from None
     definitions = [yaml.safe_load(path.read_bytes()) for path in sorted(DEFINITIONS.glob("*.yaml"))]
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))  # short, for Unix sockets
     try:
