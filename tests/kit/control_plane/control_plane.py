@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from tests.kit.control_plane import audit, commands
 from tests.kit.control_plane.access import Access
 from tests.kit.control_plane.commands import ControlPlaneFiles
@@ -149,8 +152,10 @@ def control_plane(
 
 def _write_files(files: ControlPlaneFiles, admin: Access) -> None:
     files.authority.parent.mkdir()
-    key = ("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", files.signing_key)
-    subprocess.run(key, check=True, capture_output=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    files.signing_key.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    )
     files.admin_tokens.write_text(f'{admin.token},admin,admin,"system:masters"\n', encoding="utf-8")
     files.audit_policy.write_text(json.dumps(commands.AUDIT_POLICY), encoding="utf-8")
     admin.write_kubeconfig(files.kubeconfig)

@@ -124,6 +124,8 @@ class ContainerRunner:
             folder=context.folder,
         )
         self._process = started
+        if context.stopping.is_set():  # too late for `terminate` to see it
+            started.kill()
         self._restart.clear()
         self._change(running_since=timestamp(), waiting=None)
         return started
