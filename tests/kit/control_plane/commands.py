@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ("AUDIT_POLICY", "ControlPlaneFiles", "api_server", "controller_manager", "etcd", "scheduler")
 
-# By their long names; the short ones of older releases are refused.
+# By their long names; the short ones of older releases are refused. Without node-lifecycle: it would take a
+# machine that stands still for a minute for a dead node, and evict its pods.
 _CONTROLLERS = (
     "clusterrole-aggregation",
     "cronjob",
@@ -29,7 +30,6 @@ _CONTROLLERS = (
     "horizontal-pod-autoscaler",
     "job",
     "namespace",
-    "node-lifecycle",
     "pod-garbage-collector",
     "replicaset",
     "resourcequota",

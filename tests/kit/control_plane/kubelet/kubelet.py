@@ -43,7 +43,6 @@ class Kubelet:
             asyncio.TaskGroup() as tasks,
         ):
             await node.register(api, settings, logs_port=logs_port)
-            tasks.create_task(node.renew_lease(api, settings))
             tasks.create_task(ServiceProxy(api).run())
             tasks.create_task(self._follow_pods(api, tasks))
 

@@ -1,13 +1,11 @@
-"""The node that the kubelet is: registered once, its Lease renewed so that it stays Ready."""
+"""The node that the kubelet is: registered once; nobody asks whether it lives."""
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from tests.kit.control_plane.kubelet.api import AWAY, MERGE_PATCH, ApiRefused
+from tests.kit.control_plane.kubelet.api import MERGE_PATCH, ApiRefused
 from tests.kit.control_plane.kubelet.container_state import timestamp
 from tests.kit.control_plane.namespaces import NODE_ADDRESS
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
     from tests.kit.control_plane.kubelet.api import Api
     from tests.kit.control_plane.kubelet.settings import KubeletSettings
 
-__all__ = ("register", "renew_lease")
-
-_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+__all__ = ("register",)
 
 
 async def register(api: Api, settings: KubeletSettings, *, logs_port: int) -> None:
@@ -43,26 +39,3 @@ async def register(api: Api, settings: KubeletSettings, *, logs_port: int) -> No
     path = f"/api/v1/nodes/{settings.node}"
     await api.request("PATCH", f"{path}/status", {"status": status}, content_type=MERGE_PATCH)
     await api.request("PATCH", path, {"spec": {"taints": None}}, content_type=MERGE_PATCH)
-
-
-async def renew_lease(api: Api, settings: KubeletSettings) -> None:
-    """Every 10 s, for ever."""
-    while True:
-        spec = {
-            "holderIdentity": settings.node,
-            "leaseDurationSeconds": 40,
-            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        }
-        lease = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": settings.node},
-            "spec": spec,
-        }
-        with suppress(*AWAY, ApiRefused):
-            try:
-                path = f"{_LEASES}/{settings.node}"
-                await api.request("PATCH", path, {"spec": spec}, content_type=MERGE_PATCH)
-            except ApiRefused:
-                await api.request("POST", _LEASES, lease)
-        await asyncio.sleep(10)
