@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster control-plane store-servers check bench-peers format docs lock clean
+.PHONY: help venv demo test test-slow test-cluster control-plane store-servers check bench-peers format docs golden lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -66,6 +66,9 @@ format: $(READY)  ## Write the one format
 docs: $(READY)  ## Write the generated parts of docs/ and charts/
 	$(BIN)/python -m tests.kit.generated_docs
 	$(BIN)/python -m tests.kit.chart_files
+
+golden: $(READY)  ## Write tests/golden/, what the operator makes of docs/examples/
+	@$(BIN)/python -m tests.kit.golden_manifests
 
 lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
 	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt

@@ -91,7 +91,7 @@ def not_allowed(overlay: PodTemplate) -> str | None:
 
 def _problems(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from _outside(spec, _SPEC, "podTemplate.spec")
-    security = spec.get("securityContext") or {}
+    security = spec.get("securityContext", {})
     yield from _shape(security, dict, "podTemplate.spec.securityContext")
     yield from _outside(security, _SECURITY, "podTemplate.spec.securityContext")
     if isinstance(security, dict) and security.get("runAsUser") == 0:
@@ -104,7 +104,7 @@ def _problems(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _items(spec: Mapping[str, Any], field: str) -> Iterator[tuple[str, Any]]:
-    items = spec.get(field) or []
+    items = spec.get(field, [])
     path = f"podTemplate.spec.{field}"
     if not isinstance(items, list):
         yield path, None
@@ -118,15 +118,17 @@ def _container_problems(container: dict[str, Any], path: str) -> Iterator[str]:
     refused = _CONTAINER_REFUSED | (_OWN_CONTAINER_REFUSED if container.get("name") == CONTAINER else set())
     for field in sorted(refused & container.keys()):
         yield f"{path}.{field} is refused: {_WHY}, and the service is started by the operator"
-    for position, port in enumerate(container.get("ports") or []):
+    ports = container.get("ports")
+    for position, port in enumerate(ports if isinstance(ports, list) else []):
         if isinstance(port, dict) and port.get("hostPort"):
             yield f"{path}.ports[{position}].hostPort is refused: {_WHY}"
 
 
 def _volume_problems(volume: dict[str, Any], path: str) -> Iterator[str]:
     yield from _outside(volume, _VOLUMES, path)
-    sources = (volume.get("projected") or {}).get("sources") or []
-    for position, source in enumerate(sources):
+    projected = volume.get("projected")
+    sources = projected.get("sources") if isinstance(projected, dict) else []
+    for position, source in enumerate(sources if isinstance(sources, list) else []):
         if isinstance(source, dict) and "serviceAccountToken" in source:
             yield f"{path}.projected.sources[{position}].serviceAccountToken is refused: {_WHY}"
 
