@@ -75,7 +75,7 @@ _ALLOWED_TO_FAIL = (Reason.CRD_NOT_INSTALLED, Reason.DEFAULT_INDEX_NOT_FOUND)
 _PENDING = ("NoReadyPods", "ConfigurationPending", "Loading")
 
 REASONS: Mapping[ConditionType, frozenset[str]] = {
-    ConditionType.ACCEPTED: frozenset({"Accepted", "InvalidSpec", "Rejected", *_REFUSED}),
+    ConditionType.ACCEPTED: frozenset({"Accepted", "InvalidSpec", "Rejected", "Forbidden", *_REFUSED}),
     ConditionType.AVAILABLE: frozenset({"Serving", "NoReadyPods", "NotLoaded"}),
     ConditionType.LOADED: frozenset({"Loaded", "NoIndexes", "NotAccepted", *_PENDING, *_LOAD_FAILURES}),
     ConditionType.PROGRESSING: frozenset(
@@ -95,7 +95,17 @@ REASONS: Mapping[ConditionType, frozenset[str]] = {
         }
     ),
     ConditionType.READY: frozenset(
-        {"Ready", "Moving", "ScaledToZero", "Rollout", "InvalidSpec", "Rejected", *_REFUSED, *_PENDING}
+        {
+            "Ready",
+            "Moving",
+            "ScaledToZero",
+            "Rollout",
+            "InvalidSpec",
+            "Rejected",
+            "Forbidden",
+            *_REFUSED,
+            *_PENDING,
+        }
         | {*_LOAD_FAILURES}
     ),
 }
