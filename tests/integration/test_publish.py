@@ -28,6 +28,7 @@ from tests.kit.loads import index_settings, rig
 from tests.kit.npy_files import unit_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from click.testing import Result
@@ -164,13 +165,13 @@ def test_what_the_service_would_refuse_is_not_published(
     ("arguments", "said"),
     [
         (("missing",), "the folder "),
-        (("s3://bucket/prefix/", "--keep", "2"), "--keep is for folders"),
         (("s3://bucket/../x",), "target: expected s3://bucket/prefix/"),
         (("s3://bucket//x",), "target: expected s3://bucket/prefix/"),
         (("s3://key:secret@bucket/x",), "target: expected s3://bucket/prefix/"),
         (("s3://",), "target: expected s3://bucket/prefix/"),
-        (("gs://bucket/prefix/",), "`gs://` is no target in this version; expected a folder"),
-        (("http://host/",), "`http://` is no target in this version"),
+        (("gs://bucket/../x",), "target: expected gs://bucket/prefix/"),
+        (("gs://Bucket/",), "target: expected gs://bucket/prefix/"),
+        (("http://host/",), "`http://` is no target; expected a folder of this machine, s3://"),
         (("file://elsewhere/srv",), "a file URL names no host"),
         (("served", "--name", "../x"), "--name: expected 1 to 63 of a-z, 0-9 and inner hyphens"),
         (("served", "--name", "Items"), "--name: expected"),
@@ -301,33 +302,62 @@ def test_of_two_publishers_one_wins_and_the_other_knows(tmp_path: Path, served: 
 
 # ---- a publisher that is killed ----
 
-KILLED_AT = """
-import os, signal, sys
-folder, step = sys.argv[1], int(sys.argv[2])
+PUBLISHERS = """
+import json, os, signal, sys
 import kosine.cli.publish
 from kosine.cli import main
 
-def watch(event, arguments):
-    global step
-    if event == "fcntl.flock" or (arguments and str(arguments[0]).startswith(folder)):
-        step -= 1
-        if not step:
-            os.kill(os.getpid(), signal.SIGKILL)
+def publish_until(step, folder, arguments):
+    def watch(event, arguments):
+        nonlocal step
+        if event == "fcntl.flock" or (arguments and str(arguments[0]).startswith(folder)):
+            step -= 1
+            if not step:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-sys.addaudithook(watch)
-main(["publish", *sys.argv[3:]], prog_name="kosine")
+    sys.addaudithook(watch)
+    main(["publish", *arguments], prog_name="kosine")
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.stdout = open(os.devnull, "w")
+        publish_until(*json.loads(line))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""A process with everything imported, which makes a publisher of each line."""
 
 
-def killed_at(step: int, served: Path, *arguments: str | Path) -> bool:
-    """Publish, and be killed right before the file system is touched for the `step`th time."""
-    command = [sys.executable, "-c", KILLED_AT, str(served), str(step), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
+@pytest.fixture
+def killed_at() -> Iterator[Callable[[int, Path, tuple[Any, ...]], bool]]:
+    """Publishes in a process that is killed right before the file system is touched for the nth time.
+
+    Tells whether it was; every publisher is a process of its own.
+    """
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PUBLISHERS]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+
+        def publish_until(step: int, served: Path, arguments: tuple[Any, ...]) -> bool:
+            assert parent.stdin is not None
+            assert parent.stdout is not None
+            parent.stdin.write(json.dumps([step, str(served), list(map(str, arguments))]) + "\n")
+            parent.stdin.flush()
+            code = int(parent.stdout.readline())
+            assert code in (0, -signal.SIGKILL)
+            return code != 0
+
+        yield publish_until
+        parent.stdin.close()
 
 
-async def test_a_publisher_that_is_killed_leaves_what_was_published(tmp_path: Path, served: Path) -> None:
+async def test_a_publisher_that_is_killed_leaves_what_was_published(
+    tmp_path: Path, served: Path, killed_at: Callable[[int, Path, tuple[Any, ...]], bool]
+) -> None:
     """At every step: the old pair or the new one, complete; it serves; the next publisher goes on."""
     old, new = await asyncio.to_thread(lambda: [prepared(tmp_path, seed) for seed in (1, 2)])
     arguments = (
@@ -345,7 +375,7 @@ async def test_a_publisher_that_is_killed_leaves_what_was_published(tmp_path: Pa
     async with rig() as service:
         await service.apply(items=index_settings(served / "items.json"))
         await service.registry.until(lambda: service.serves() is not None)
-        while await asyncio.to_thread(killed_at, step, served, *arguments):
+        while await asyncio.to_thread(killed_at, step, served, arguments):
             step += 1
             vectors = (await asyncio.to_thread(manifest_of, served))["vectors"]
             seed = {old.vectors.file: 1, new.vectors.file: 2}[vectors]

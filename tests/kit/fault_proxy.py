@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -47,6 +48,8 @@ class Fault:
     """Reset it."""
     stall_after: int | None = None
     """Send no more, and keep it open."""
+    lost: bool = False
+    """Have the store do what it was asked, and reset the connection instead of answering."""
     drip: float | None = None
     """Send one byte of the body in so many seconds."""
 
@@ -81,6 +84,9 @@ class FaultProxy:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, headers = _parse(head)
+        if headers.pop("expect", None) is not None:
+            head = re.sub(rb"(?i)\r\nexpect:[^\r]*", b"", head)
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         request = Request(method, target, headers)
         self.requests.append(request)
@@ -91,6 +97,9 @@ class FaultProxy:
         else:
             status, content = f"HTTP/1.1 {fault.status} Spoiled", fault.body
             answered = {"content-length": str(len(content))}
+        if fault.lost:
+            _reset(writer)
+            return False
         answered |= fault.headers
         lines = [status, *(f"{name}: {value}" for name, value in answered.items()), "", ""]
         writer.write("\r\n".join(lines).encode("latin-1"))
@@ -131,10 +140,14 @@ async def _send(
     if fault.stall_after is not None:
         await reader.read()  # until the client gives up
     if fault.reset_after is not None:
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        _reset(writer)
     return not any(end is not None for end in ends)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 def _parse(head: bytes) -> tuple[str, str, dict[str, str]]:

@@ -24,8 +24,17 @@ from kosine.settings import GcsSettings, S3Settings, StoresSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
-__all__ = ("BUCKET", "REGION", "ObjectServer", "gcs_emulator", "moto_server")
+__all__ = (
+    "BUCKET",
+    "REGION",
+    "ObjectServer",
+    "fake_gcs_server",
+    "gcs_emulator",
+    "moto_server",
+    "versitygw_server",
+)
 
 BUCKET = "vectors"
 REGION = "us-east-1"
@@ -57,6 +66,11 @@ class ObjectServer:
     endpoint: str
     access_key: str = "writer"
     secret_key: str = "secret-of-writer"  # noqa: S105  of a server on loopback that lives as long as a test
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.endpoint.rpartition(":")[2])
 
     def uri(self, key: str) -> str:
         """What an index is configured with."""
@@ -135,6 +149,35 @@ def gcs_emulator() -> Iterator[ObjectServer]:
         yield ObjectServer("gs", f"http://127.0.0.1:{port}")
 
 
+@contextlib.contextmanager
+def versitygw_server(program: Path, folder: Path) -> Iterator[ObjectServer]:
+    """S3 by versitygw: signatures and policies are checked, writes are conditional, versions can be kept.
+
+    `folder` is where it keeps objects, versions and accounts.
+    """
+    for part in ("objects", "versions", "accounts"):
+        (folder / part).mkdir()
+    server = ObjectServer("s3", f"http://127.0.0.1:{_free_port()}")
+    address = server.endpoint.removeprefix("http://")
+    common = ["--port", address, "--iam-dir", str(folder / "accounts"), "--iam-cache-disable", "--quiet"]
+    backend = ["posix", "--versioning-dir", str(folder / "versions"), str(folder / "objects")]
+    account = {"ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key}
+    with _process([str(program), *common, *backend], server.port, **account):
+        server.send("PUT", f"/{BUCKET}")
+        yield server
+
+
+@contextlib.contextmanager
+def fake_gcs_server(program: Path) -> Iterator[ObjectServer]:
+    """Google's JSON API by fake-gcs-server: generations, ranges, resumable uploads, conditional writes."""
+    server = ObjectServer("gs", f"http://127.0.0.1:{_free_port()}")
+    address = ["-host", "127.0.0.1", "-port", str(server.port), "-scheme", "http", "-backend", "memory"]
+    names = ["-external-url", server.endpoint, "-public-host", server.endpoint.removeprefix("http://")]
+    with _process([str(program), *address, *names], server.port):
+        server.send("POST", "/storage/v1/b?project=tests", json.dumps({"name": BUCKET}).encode())
+        yield server
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -142,16 +185,16 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(command: Sequence[str], port: int) -> Iterator[None]:
-    environment = {**os.environ, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+def _process(command: Sequence[str], port: int, **variables: str) -> Iterator[None]:
+    environment = {**os.environ, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false", **variables}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         deadline = time.monotonic() + _STARTUP_SECONDS
         while not _answers(port):
-            assert process.poll() is None, f"{command[2]} ended with {process.returncode}"
-            assert time.monotonic() < deadline, f"{command[2]} does not listen"
+            assert process.poll() is None, f"{command} ended with {process.returncode}"
+            assert time.monotonic() < deadline, f"{command} does not listen"
             time.sleep(0.02)
         yield
     finally:

@@ -38,7 +38,8 @@ _EXAMPLES = """\b
 Examples:
   kosine publish items.npy --ids ids.npy /srv/kosine
   kosine publish items.npy /srv/kosine --keep 3
-  kosine publish items.npy --ids ids.npy s3://bucket/prefix/"""
+  kosine publish items.npy --ids ids.npy s3://bucket/prefix/
+  kosine publish items.npy gs://bucket/prefix/ --keep 3"""
 
 
 @click.command("publish", epilog=_EXAMPLES)
@@ -57,8 +58,8 @@ Examples:
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Keep N versions under this name, this one and the newest, and what any other manifest of the "
-    "folder names; default: keep all.",
+    help="Keep N versions under this name, this one and the newest, and what any other manifest there "
+    "names; default: keep all.",
 )
 @store_options
 @click.option("--dry-run", is_flag=True, help="Check, and say what would be written.")
@@ -75,7 +76,9 @@ def publish_command(
     dry_run: bool,
     stores: StoresSettings,
 ) -> None:
-    """Publish vectors, and ids, to a folder or an s3://bucket/prefix/ that kosine serves from.
+    """Publish vectors, and ids, to where kosine serves them from.
+
+    TARGET is a folder, s3://bucket/prefix/ or gs://bucket/prefix/.
 
     Checks the files as the service would, writes each under a name made of its content, and the manifest
     last: what is served changes at once and as a whole, or not at all. Exit code 1 if a file is refused or
@@ -83,10 +86,6 @@ def publish_command(
     """
     name = _name(vectors, name)
     with open_target(target, stores) as place:
-        if keep is not None and not place.can_prune:
-            raise click.UsageError(
-                "--keep is for folders: let a lifecycle rule of the bucket remove old objects"
-            )
         with _refusals(), _progress(vectors) as progress:
             prepared = prepare(
                 vectors, ids=ids, name=name, layout=layout, dim=dim, metric=metric, progress=progress

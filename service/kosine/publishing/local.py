@@ -19,7 +19,7 @@ from kosine.errors import LoadCode, LoadError, StartupError
 from kosine.loading.body import CHUNK_BYTES, read_chunks
 from kosine.loading.local import LocalStorage
 from kosine.loading.manifest import MAX_BYTES
-from kosine.publishing.target import PublishConflict
+from kosine.publishing.target import PublishConflict, Stored
 from kosine.source_uri import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ("LocalTarget",)
 
-_DIGEST = "[0-9a-f]{32}"
 _FASTER = "another publisher was faster: {} says something else now, and that is what serves; publish again"
 
 
 class LocalTarget:
     """Implements `Target`; the folder is there."""
-
-    can_prune = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -87,8 +84,17 @@ class LocalTarget:
             raise
         return digest.hexdigest()
 
-    def put(self, file: str, chunks: Iterable[memoryview], *, name: str) -> None:
+    def size(self, file: str) -> int | None:
+        """See `Target.size`."""
+        with self._refusing():
+            try:
+                return (self._folder / file).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def put(self, file: str, chunks: Iterable[memoryview], *, size: int, name: str) -> None:
         """See `Target.put`."""
+        del size
         self._replace(file, chunks, name=name)
 
     def commit(self, name: str, content: bytes, *, replacing: bytes | None) -> None:
@@ -101,22 +107,28 @@ class LocalTarget:
         with self._refusing():
             self._flush()
 
-    def prune(self, name: str, *, keep: int) -> list[str]:
-        """See `Target.prune`. Call it within `exclusive`."""
+    def listing(self) -> list[Stored]:
+        """See `Target.listing`."""
         with self._refusing():
-            named = b"\n".join(_start_of(path) for path in self._files(r".*\.json"))
-            current = _start_of(self._folder / f"{name}.json")
-            stale: list[Path] = []
-            for pattern in (rf"{name}-{_DIGEST}\.npy", rf"{name}-{_DIGEST}\.ids\.npy"):
-                ranked = sorted(
-                    self._files(pattern),
-                    key=lambda path: (path.name.encode() in current, path.stat().st_mtime_ns),
-                    reverse=True,
-                )
-                stale += [path for path in ranked[keep:] if path.name.encode() not in named]
-            for path in stale:
+            return [_stored(path) for path in self._files(r"[^.].*")]
+
+    def read(self, stored: Stored) -> bytes:
+        """See `Target.read`."""
+        with self._refusing():
+            try:
+                with (self._folder / stored.file).open("rb") as file:
+                    return file.read(MAX_BYTES)
+            except FileNotFoundError:
+                return b""
+
+    def remove(self, stored: Stored) -> bool:
+        """See `Target.remove`."""
+        path = self._folder / stored.file
+        with self._refusing(), contextlib.suppress(FileNotFoundError):
+            if _stored(path) == stored:
                 path.unlink()
-        return sorted(path.name for path in stale)
+                return True
+        return False
 
     def _replace(self, file: str, chunks: Iterable[memoryview], *, name: str) -> None:
         partial = self._folder / f".{name}.{secrets.token_hex(8)}.partial"
@@ -162,6 +174,6 @@ def _lock(descriptor: int, name: str) -> None:
         ) from None
 
 
-def _start_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES)
+def _stored(path: Path) -> Stored:
+    facts = path.stat()
+    return Stored(file=path.name, modified=facts.st_mtime, token=f"{facts.st_ino}-{facts.st_mtime_ns}")

@@ -18,6 +18,7 @@ from kosine.loading.body import CHUNK_BYTES, read_chunks
 from kosine.loading.inspection import Inspection, inspect_source
 from kosine.loading.local import LocalStorage
 from kosine.loading.manifest import Manifest, Part, encode_manifest, parse_manifest
+from kosine.publishing.retention import prune
 from kosine.source_uri import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -151,8 +152,15 @@ def publish(
             if not dry_run:
                 target.commit(publication.name, content, replacing=before)
             yield Step("wrote", f"{publication.name}.json", len(content))
-        if keep is not None and not dry_run:
-            yield from (Step("removed", file) for file in target.prune(publication.name, keep=keep))
+        if dry_run:
+            return
+        for original in publication.originals:
+            # One that was kept may have been removed by another publisher before the manifest named it.
+            if target.size(original.file) is None:
+                _put(original, publication, target, progress)
+                yield Step("repaired", original.file, original.fingerprint.size)
+        if keep is not None:
+            yield from (Step("removed", file) for file in prune(target, publication.name, keep=keep))
 
 
 def _place(
@@ -168,8 +176,17 @@ def _place(
     if there == original.sha256:
         return Step("kept", original.file, size)
     if not dry_run:
-        target.put(original.file, _chunks(original, progress), name=publication.name)
+        _put(original, publication, target, progress)
     return Step("wrote" if there is None else "repaired", original.file, size)
+
+
+def _put(original: Original, publication: Publication, target: Target, progress: Progress) -> None:
+    target.put(
+        original.file,
+        _chunks(original, progress),
+        size=original.fingerprint.size,
+        name=publication.name,
+    )
 
 
 def _original(path: str, fingerprint: Fingerprint, pattern: str, progress: Progress) -> Original:

@@ -6,6 +6,7 @@ what it said before: of two publishers at one time one is told that it lost, wha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from kosine.errors import KosineError
@@ -14,11 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
-__all__ = ("PublishConflict", "Target")
+__all__ = ("PublishConflict", "Stored", "Target")
 
 
 class PublishConflict(KosineError):
     """Another publisher is at work or was faster; nothing that is served has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A file of a target, as it was listed."""
+
+    file: str
+    modified: float
+    """When it was written, in seconds, by the clock of the place."""
+    token: str
+    """Changes when it is written again."""
 
 
 class Target(Protocol):
@@ -26,8 +38,6 @@ class Target(Protocol):
 
     Every method raises StartupError where the place refuses, and PublishConflict as told.
     """
-
-    can_prune: bool
 
     def uri(self, file: str) -> str:
         """What a configuration calls `file`."""
@@ -41,14 +51,23 @@ class Target(Protocol):
     def digest(self, file: str, progress: Callable[[int], None]) -> str | None:
         """SHA-256 (hex) of the object `file`; None where there is none."""
 
-    def put(self, file: str, chunks: Iterable[memoryview], *, name: str) -> None:
-        """Make the object: whole, and durable by the time the manifest is; or, where chunks raise, absent."""
+    def size(self, file: str) -> int | None:
+        """Bytes of the object `file`; None where there is none."""
+
+    def put(self, file: str, chunks: Iterable[memoryview], *, size: int, name: str) -> None:
+        """Make the object of `size` bytes: whole, and durable by the time the manifest is.
+
+        Where `chunks` raise it is not made.
+        """
 
     def commit(self, name: str, content: bytes, *, replacing: bytes | None) -> None:
         """Put the manifest in place; PublishConflict unless it still says `replacing`."""
 
-    def prune(self, name: str, *, keep: int) -> list[str]:
-        """Remove what no manifest there names, but for `keep` vectors and ids; returns what is gone.
+    def listing(self) -> list[Stored]:
+        """Every file directly in the folder or behind the prefix, as it is now."""
 
-        Those that `name` names now come first, then the newest.
-        """
+    def read(self, stored: Stored) -> bytes:
+        """The first 64 KiB, which is all of any manifest; nothing where it is gone."""
+
+    def remove(self, stored: Stored) -> bool:
+        """Whether it was removed: it is left alone where it is another one by now."""

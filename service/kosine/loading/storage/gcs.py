@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from kosine.errors import LoadCode, LoadError, Stage
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from kosine.loading.storage.objects import ObjectName
     from kosine.settings import GcsSettings
 
-__all__ = ("GcsStore", "require_gcsfs")
+__all__ = ("GcsStore", "object_path", "require_gcsfs")
 
 _ENDPOINT = "https://storage.googleapis.com"
 _CONNECT_TIMEOUT = 5.0
 _CONNECTIONS = 64
 _FACTS_LIMIT = 64 * 2**10
+_DONE = frozenset({200, 204, 206})
 
 
 def require_gcsfs() -> None:
@@ -50,6 +52,9 @@ def require_gcsfs() -> None:
 class GcsStore:
     """Implements `ObjectStore`. Create it on its loop."""
 
+    access: ClassVar = "read_only"
+    """What credentials are asked for."""
+
     def __init__(self, settings: GcsSettings, *, idle_timeout: float) -> None:
         self._settings = settings
         self._endpoint = (settings.endpoint_url or _ENDPOINT).rstrip("/")
@@ -58,7 +63,7 @@ class GcsStore:
 
     async def head(self, name: ObjectName) -> ObjectFacts:
         """See `ObjectStore.head`; the JSON API answers with the facts as a body of 50 bytes."""
-        async with self._requested("storage", name, "fields=generation,size", {}) as response:
+        async with self.requested("GET", f"storage/{object_path(name)}?fields=generation,size") as response:
             return _facts(await response.content.read(_FACTS_LIMIT))
 
     @contextlib.asynccontextmanager
@@ -66,9 +71,8 @@ class GcsStore:
         self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
     ) -> AsyncIterator[Callable[[memoryview], Awaitable[int]]]:
         """See `ObjectStore.get_range`."""
-        query = f"alt=media&ifGenerationMatch={facts.version}"
-        span = {"Range": f"bytes={start}-{stop - 1}"}
-        async with self._requested("download/storage", name, query, span) as response:
+        target = f"download/storage/{object_path(name)}?alt=media&ifGenerationMatch={facts.version}"
+        async with self.requested("GET", target, {"Range": f"bytes={start}-{stop - 1}"}) as response:
             headers = response.headers
             check_range(
                 response.status, headers.get("Content-Range"), start=start, stop=stop, size=facts.size
@@ -88,20 +92,29 @@ class GcsStore:
         await self._clients.close()
 
     @contextlib.asynccontextmanager
-    async def _requested(
-        self, api: str, name: ObjectName, query: str, headers: dict[str, str]
+    async def requested(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        *,
+        body: memoryview | None = None,
+        answers: frozenset[int] = _DONE,
     ) -> AsyncIterator[Any]:
-        """One GET, answered 200 or 206."""
+        """The answer to one request for `target`; StoreError where its status is none of `answers`."""
         from yarl import URL  # noqa: PLC0415  comes with aiohttp
 
-        bucket, key = quote(name.bucket, safe=""), quote(name.key, safe="")
-        url = URL(f"{self._endpoint}/{api}/v1/b/{bucket}/o/{key}?{query}", encoded=True)
+        url = URL(f"{self._endpoint}/{target}", encoded=True)
+        signed = dict(headers or {})
+        content = io.BytesIO(body) if body is not None else None
         async with self._clients.use() as (session, credentials):
             with _classified():
                 # Fetching a new token blocks.
-                await asyncio.to_thread(credentials.apply, headers)
-                async with session.get(url, headers=headers, allow_redirects=False) as response:
-                    if response.status not in (200, 206):
+                await asyncio.to_thread(credentials.apply, signed)
+                async with session.request(
+                    method, url, headers=signed, data=content, allow_redirects=False
+                ) as response:
+                    if response.status not in answers:
                         after = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
                         raise from_status(response.status, after=after)
                     yield response
@@ -110,7 +123,7 @@ class GcsStore:
         import aiohttp  # noqa: PLC0415  an extra
 
         with _classified():
-            credentials = await asyncio.to_thread(_credentials, anon=self._settings.anon)
+            credentials = await asyncio.to_thread(_credentials, self.access, anon=self._settings.anon)
         session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=self._idle_timeout
@@ -123,11 +136,16 @@ class GcsStore:
         return (session, credentials), session.close
 
 
-def _credentials(*, anon: bool) -> Any:
+def object_path(name: ObjectName) -> str:
+    """Where the JSON API has the object."""
+    return f"v1/b/{quote(name.bucket, safe='')}/o/{quote(name.key, safe='')}"
+
+
+def _credentials(access: str, *, anon: bool) -> Any:
     from gcsfs.credentials import GoogleCredentials  # noqa: PLC0415  an extra
 
     # Named, so that gcsfs does not go on to other ways, one of which opens a browser.
-    return GoogleCredentials(project="", access="read_only", token="anon" if anon else "google_default")
+    return GoogleCredentials(project="", access=access, token="anon" if anon else "google_default")
 
 
 def _facts(body: bytes) -> ObjectFacts:

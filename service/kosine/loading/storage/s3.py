@@ -30,15 +30,6 @@ __all__ = ("S3Store", "require_s3fs")
 
 _CONNECT_TIMEOUT = 5.0
 _CONNECTIONS = 64
-_OF_A_PART = (
-    "ETag",
-    "ChecksumCRC32",
-    "ChecksumCRC32C",
-    "ChecksumCRC64NVME",
-    "ChecksumSHA1",
-    "ChecksumSHA256",
-)
-"""A store that was sent checksums of the parts wants them again with the list of parts."""
 
 
 def require_s3fs() -> None:
@@ -63,10 +54,7 @@ class S3Store:
 
     async def head(self, name: ObjectName) -> ObjectFacts:
         """See `ObjectStore.head`."""
-        async with self._clients.use() as client:
-            with _classified():
-                found = await client.head_object(Bucket=name.bucket, Key=name.key)
-            return _facts(found)
+        return _facts(await self.request("head_object", Bucket=name.bucket, Key=name.key))
 
     @contextlib.asynccontextmanager
     async def get_range(
@@ -85,49 +73,12 @@ class S3Store:
                         raise StoreError(Kind.CHANGED, "it was replaced")
                     yield body.read_into
 
-    async def put(self, name: ObjectName, content: memoryview, *, replacing: ObjectFacts | None) -> None:
-        """Write the object in one request; StoreError CHANGED unless it is `replacing` (None: absent)."""
+    async def request(self, operation: str, **options: Any) -> dict[str, Any]:
+        """What the client's `operation` answers."""
         async with self._clients.use() as client:
             with _classified():
-                await client.put_object(
-                    Bucket=name.bucket, Key=name.key, Body=bytes(content), **_condition(replacing)
-                )
-
-    async def begin_upload(self, name: ObjectName) -> str:
-        """Begin an object that is too large for one request; it is not there until `complete_upload`."""
-        async with self._clients.use() as client:
-            with _classified():
-                begun = await client.create_multipart_upload(Bucket=name.bucket, Key=name.key)
-            return str(begun["UploadId"])
-
-    async def upload_part(
-        self, name: ObjectName, upload: str, number: int, content: memoryview
-    ) -> dict[str, Any]:
-        """Part `number`, from 1, of at least 5 MiB but for the last; returns what completes it."""
-        async with self._clients.use() as client:
-            with _classified():
-                part = await client.upload_part(
-                    Bucket=name.bucket, Key=name.key, UploadId=upload, PartNumber=number, Body=bytes(content)
-                )
-            return {"PartNumber": number} | {name: part[name] for name in _OF_A_PART if name in part}
-
-    async def complete_upload(self, name: ObjectName, upload: str, parts: list[dict[str, Any]]) -> None:
-        """Make the object of its parts at one moment; StoreError CHANGED if there is one already."""
-        async with self._clients.use() as client:
-            with _classified():
-                await client.complete_multipart_upload(
-                    Bucket=name.bucket,
-                    Key=name.key,
-                    UploadId=upload,
-                    MultipartUpload={"Parts": parts},
-                    **_condition(None),
-                )
-
-    async def abort_upload(self, name: ObjectName, upload: str) -> None:
-        """Forget the parts, which cost money until then."""
-        async with self._clients.use() as client:
-            with _classified():
-                await client.abort_multipart_upload(Bucket=name.bucket, Key=name.key, UploadId=upload)
+                answer: dict[str, Any] = await getattr(client, operation)(**options)
+            return answer
 
     async def close(self) -> None:
         """See `ObjectStore.close`."""
@@ -211,10 +162,6 @@ def _file_system(settings: S3Settings, idle_timeout: float) -> Any:
         skip_instance_cache=True,
         asynchronous=True,
     )
-
-
-def _condition(replacing: ObjectFacts | None) -> dict[str, str]:
-    return {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing.etag or ""}
 
 
 def _facts(found: dict[str, Any]) -> ObjectFacts:
