@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster control-plane store-servers check bench-peers format docs golden lock clean
+.PHONY: help venv demo test test-slow test-stores test-cluster control-plane store-servers check bench-peers format docs golden lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -32,7 +32,7 @@ demo: $(READY)  ## Serve two small indexes and print curl lines to paste; PORT=8
 	@$(BIN)/kosine demo --port $(PORT)
 
 test: $(READY)  ## Fast tests, under 3 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not cluster"
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not stores and not cluster"
 
 test-slow: $(READY)  ## Tests that take minutes or gigabytes
 	@$(BIN)/python -m pytest -m "slow and not cluster"
@@ -42,6 +42,10 @@ test-cluster: $(READY)  ## Tests against a real Kubernetes control plane; builds
 
 control-plane:  ## Build etcd, kube-apiserver and the rest for test-cluster: minutes once, needs Go
 	@tests/kit/control_plane/binaries/build
+
+test-stores: $(READY)  ## Tests against object stores as people run them; builds these first where Go is
+	@[ -n "$$KOSINE_STORE_SERVERS" ] || tests/kit/store_servers/build || echo "Going on without." >&2
+	@$(BIN)/python -m pytest -n 2 -m stores -rs
 
 store-servers:  ## Build an S3 and a GCS server for the storage tests: minutes once, needs Go
 	@tests/kit/store_servers/build

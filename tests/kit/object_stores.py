@@ -39,6 +39,10 @@ __all__ = (
 BUCKET = "vectors"
 REGION = "us-east-1"
 _STARTUP_SECONDS = 30.0
+_VERSIONED = (
+    b'<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    b"<Status>Enabled</Status></VersioningConfiguration>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,11 @@ class _Signed(httpx.Auth):
 
 @dataclass(frozen=True, slots=True)
 class ObjectServer:
-    """A store with the bucket `vectors`, and how somebody who may do everything there uses it."""
+    """A store with a bucket, and how whoever has these keys uses it."""
 
     kind: Literal["s3", "gs"]
     endpoint: str
+    bucket: str = BUCKET
     access_key: str = "writer"
     secret_key: str = "secret-of-writer"  # noqa: S105  of a server on loopback that lives as long as a test
 
@@ -74,7 +79,7 @@ class ObjectServer:
 
     def uri(self, key: str) -> str:
         """What an index is configured with."""
-        return f"{self.kind}://{BUCKET}/{key}"
+        return f"{self.kind}://{self.bucket}/{key}"
 
     def settings(self, *, endpoint: str | None = None) -> StoresSettings:
         """How kosine is told to reach it, or what stands before it at `endpoint`."""
@@ -91,12 +96,21 @@ class ObjectServer:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def make_bucket(self, *, versioned: bool = False) -> None:
+        """The bucket, which is not there; on S3 maybe one that keeps versions."""
+        if self.kind == "gs":
+            self.send("POST", "/storage/v1/b?project=tests", json.dumps({"name": self.bucket}).encode())
+            return
+        self.send("PUT", f"/{self.bucket}")
+        if versioned:
+            self.send("PUT", f"/{self.bucket}?versioning=", _VERSIONED)
+
     def put(self, key: str, content: bytes) -> None:
         """Write the object in one request, as every publisher should."""
         if self.kind == "s3":
-            self.send("PUT", f"/{BUCKET}/{quote(key)}", content)
+            self.send("PUT", f"/{self.bucket}/{quote(key)}", content)
         else:
-            path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(key, safe='')}"
+            path = f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={quote(key, safe='')}"
             self.send("POST", path, content)
 
     def get(self, key: str) -> bytes:
@@ -110,9 +124,9 @@ class ObjectServer:
     def keys(self, prefix: str) -> list[str]:
         """Of all objects whose key begins so."""
         if self.kind == "s3":
-            listed = self.send("GET", f"/{BUCKET}?list-type=2&prefix={quote(prefix, safe='')}")
+            listed = self.send("GET", f"/{self.bucket}?list-type=2&prefix={quote(prefix, safe='')}")
             return sorted(re.findall("<Key>(.*?)</Key>", listed.decode()))
-        listed = self.send("GET", f"/storage/v1/b/{BUCKET}/o?prefix={quote(prefix, safe='')}")
+        listed = self.send("GET", f"/storage/v1/b/{self.bucket}/o?prefix={quote(prefix, safe='')}")
         return sorted(item["name"] for item in json.loads(listed).get("items", ()))
 
     def send(self, method: str, path: str, content: bytes = b"") -> bytes:
@@ -126,8 +140,8 @@ class ObjectServer:
 
     def _path(self, key: str, query: str) -> str:
         if self.kind == "s3":
-            return f"/{BUCKET}/{quote(key)}"
-        return f"/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}{query}"
+            return f"/{self.bucket}/{quote(key)}"
+        return f"/storage/v1/b/{self.bucket}/o/{quote(key, safe='')}{query}"
 
 
 @contextlib.contextmanager
@@ -136,7 +150,7 @@ def moto_server() -> Iterator[ObjectServer]:
     port = _free_port()
     with _process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
         server = ObjectServer("s3", f"http://127.0.0.1:{port}")
-        server.send("PUT", f"/{BUCKET}")
+        server.make_bucket()
         yield server
 
 
@@ -163,7 +177,7 @@ def versitygw_server(program: Path, folder: Path) -> Iterator[ObjectServer]:
     backend = ["posix", "--versioning-dir", str(folder / "versions"), str(folder / "objects")]
     account = {"ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key}
     with _process([str(program), *common, *backend], server.port, **account):
-        server.send("PUT", f"/{BUCKET}")
+        server.make_bucket()
         yield server
 
 
@@ -174,7 +188,7 @@ def fake_gcs_server(program: Path) -> Iterator[ObjectServer]:
     address = ["-host", "127.0.0.1", "-port", str(server.port), "-scheme", "http", "-backend", "memory"]
     names = ["-external-url", server.endpoint, "-public-host", server.endpoint.removeprefix("http://")]
     with _process([str(program), *address, *names], server.port):
-        server.send("POST", "/storage/v1/b?project=tests", json.dumps({"name": BUCKET}).encode())
+        server.make_bucket()
         yield server
 
 
