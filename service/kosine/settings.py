@@ -322,6 +322,12 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     load_slots: Annotated[
         int, Meta(description="Indexes that may load at the same time."), Within(1, 64), Change.RESTART
     ] = 2
+    load_nice: Annotated[
+        int,
+        Meta(description="Niceness added to threads that load, so that requests come first; 0 = none."),
+        Within(0, 19),
+        Change.RESTART,
+    ] = 10
     max_timeout: Annotated[
         Duration,
         Meta(description="Longest deadline that X-Request-Timeout-Ms may ask for."),

@@ -155,14 +155,15 @@ opened = open_device("cpu", 1)
 from kosine.engines.search_graphs import SearchGraphs
 second = TensorFlowDevice(device="/CPU:1", threads=1, facts=opened.facts, graphs=SearchGraphs("/CPU:1"))
 matrix = DimMajorMatrix.allocate(3000, 4)
-matrix.data[:, :3000] = np.random.default_rng(0).standard_normal((4, 3000))
-matrix.data[:, :3000] /= np.linalg.norm(matrix.data[:, :3000], axis=0)
-query = matrix.data[:, 1234].copy()[None]
+[(_, columns)] = matrix.spans(0, 3000)
+columns[...] = np.random.default_rng(0).standard_normal((4, 3000))
+columns /= np.linalg.norm(columns, axis=0)
+query = matrix.take(np.array([1234]))
 engine = second.build(matrix, metric="cosine", max_k=10, max_rows=8)
 graph = second.graphs.of("cosine", by_block=True).graph
 result = dict(
     best=engine.search(query, 1)[0].tolist(),
-    matrix=engine._items.device,
+    matrix=engine._tiles[0].device,
     products=[node.device for node in graph.as_graph_def().node if node.op == "MatMul"],
 )
 """
@@ -185,7 +186,8 @@ ROWS, DIM, QUERIES, K = 250_000, 64, 64, 100
 device = open_device("cpu", 2)
 def load(rows):
     matrix = DimMajorMatrix.allocate(rows, DIM)
-    matrix.data[:, :rows] = 1.0
+    for _, columns in matrix.spans(0, rows):
+        columns[...] = 1.0
     engine = device.build(matrix, metric="cosine", max_k=K, max_rows=QUERIES)
     engine.warm_up((QUERIES, 8, 1), lambda _: None)
     return engine

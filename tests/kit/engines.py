@@ -24,7 +24,8 @@ def matrix_of(vectors: ArrayLike, *, normalise: bool = True) -> DimMajorMatrix:
     if normalise:
         values = values / np.linalg.norm(values, axis=1, keepdims=True)
     matrix = DimMajorMatrix.allocate(*values.shape)
-    matrix.data[:, : matrix.rows] = values.T
+    for first, columns in matrix.spans(0, matrix.rows):
+        columns[...] = values[first : first + columns.shape[1]].T
     return matrix
 
 
@@ -80,7 +81,8 @@ class NumpyEngine:
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         if self.metric == "cosine":
             queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        scores = (queries @ matrix.data[:, : self.rows].astype(np.float64)).astype(np.float32)
+        items = matrix.take(np.arange(self.rows)).astype(np.float64)
+        scores = (queries @ items.T).astype(np.float32)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return best.astype(np.int32), np.take_along_axis(scores, best, axis=1)
 

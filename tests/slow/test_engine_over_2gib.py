@@ -22,7 +22,9 @@ def test_a_matrix_over_2_gib_is_searched_to_its_last_row() -> None:
     places = [rows - 1, 1_399_999, 700_001, 128, 3]
     vectors = np.random.default_rng(0).standard_normal((len(places), dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    matrix.data[:, places] = vectors.T
+    for place, vector in zip(places, vectors, strict=True):
+        [(_, column)] = matrix.spans(place, place + 1)
+        column[:, 0] = vector
     engine = cpu_device().build(matrix, metric="cosine", max_k=1000, max_rows=128)
     engine.warm_up(WARM_BATCHES, lambda _: None)
     found, scores = engine.search(7.5 * vectors, 1)
@@ -40,11 +42,11 @@ def test_a_million_rows_are_answered_like_the_oracle() -> None:
     rows, dim = 1_000_000, 128
     rng = np.random.default_rng(1)
     matrix = DimMajorMatrix.allocate(rows, dim)
-    for line in matrix.data:
-        line[:rows] = rng.standard_normal(rows, dtype=np.float32)
-    matrix.data[:, :rows] /= np.linalg.norm(matrix.data[:, :rows], axis=0)
+    for _, columns in matrix.spans(0, rows):
+        columns[...] = rng.standard_normal(columns.shape, dtype=np.float32)
+        columns[...] /= np.linalg.norm(columns, axis=0)
     asked = rng.standard_normal((3, dim), dtype=np.float32)
-    truth = true_scores(matrix.data[:, :rows].T, asked)
+    truth = true_scores(matrix.take(np.arange(rows)), asked)
     engine = cpu_device().build(matrix, metric="cosine", max_k=16384, max_rows=128)
     engine.warm_up(WARM_BATCHES, lambda _: None)
     for k in (1, 10, 100, 1000, 5000, 16384):
@@ -57,7 +59,9 @@ def test_a_batch_with_more_scores_than_an_int32_counts_is_split() -> None:
     rows = 20_000_000
     matrix = DimMajorMatrix.allocate(rows, 1)
     best = [rows - 1, 5, 10_000_000, 16_777_217]
-    matrix.data[0, best] = (4.0, 3.0, 2.0, 1.0)
+    for place, value in zip(best, (4.0, 3.0, 2.0, 1.0), strict=True):
+        [(_, column)] = matrix.spans(place, place + 1)
+        column[...] = value
     engine = cpu_device().build(matrix, metric="dot", max_k=10, max_rows=128)
     asked = np.arange(1, 129, dtype=np.float32)[:, None]
     found, scores = engine.search(asked, 6)

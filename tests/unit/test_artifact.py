@@ -50,7 +50,7 @@ def _load(
 
 
 def _items(artifact: MatrixArtifact) -> NDArray[np.float32]:
-    return artifact.matrix.data[:, : artifact.matrix.rows].T
+    return artifact.matrix.take(np.arange(artifact.matrix.rows))
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
@@ -65,9 +65,39 @@ def test_a_good_file_equals_the_oracle(
     content = npy_bytes(_arranged(vectors, layout, order).astype(byte_order + code), version=version)
     artifact = _load(content, layout=layout, dim=17)
     np.testing.assert_allclose(_items(artifact), vectors, rtol=0, atol=TOLERANCE[code])
-    assert not artifact.matrix.data[:, 300:].any()
+    assert not artifact.matrix.data[0, :, 300:].any()
     assert artifact.dtype == byte_order + code
     assert artifact.digest == hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize(("layout", "order"), FORMS)
+def test_a_matrix_of_several_tiles_equals_the_oracle(
+    layout: Layout, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the borders of tiles, chunks and blocks fall, every number is where it belongs."""
+    monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
+    monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
+    vectors = unit_rows(1_100, 17)
+    content = npy_bytes(_arranged(vectors, layout, order))
+    for chunk_bytes in (1_000, 8_192, 2**20):
+        artifact = _load(content, layout=layout, dim=17, chunk_bytes=chunk_bytes)
+        assert artifact.matrix.data.shape == (5, 17, 256)
+        np.testing.assert_allclose(_items(artifact), vectors, rtol=0, atol=TOLERANCE["f8"])
+        assert not artifact.matrix.data[4, :, 1_100 - 4 * 256 :].any()
+
+
+@pytest.mark.parametrize(("layout", "order"), [("rows", "C"), ("rows", "F"), ("transposed", "C")])
+def test_a_wrong_layout_is_refused_over_several_tiles(
+    layout: Layout, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other reading crosses tiles, and is read in the order of the file all the same."""
+    monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
+    monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
+    vectors = unit_rows(500, 300)
+    wrong = in_order(vectors.T, order) if layout == "rows" else vectors.ravel()
+    with pytest.raises(LoadError) as refused:
+        _load(npy_bytes(wrong), layout=layout, dim=None if layout == "rows" else 300)
+    assert refused.value.code is LoadCode.LAYOUT_MISMATCH
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

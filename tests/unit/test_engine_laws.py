@@ -185,15 +185,40 @@ def test_a_batch_that_is_split_answers_as_one(
     four_queries = 4 * 4 * padded_rows(len(vectors))
     monkeypatch.setattr("kosine.engines.search_plan.SCORES_BUDGET", four_queries)
     engine: Any = engine_over(vectors, metric="dot", max_k=10)
-    (graph, sizes), seen = engine._plan(10), list[int]()
+    [(graph, sizes)], seen = engine._plan(10), list[int]()
 
     def counted(queries: Any, *more: Any) -> Any:
         seen.append(len(queries))
         return graph(queries, *more)
 
-    engine._plans[10] = counted, sizes
+    engine._plans[10] = [(counted, sizes)]
     assert_integers_exact(engine, vectors, asked, 10)
     assert calls == seen
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("count", [256, 257, 1_000, 2_049])
+def test_answers_over_several_tiles_are_the_oracles(
+    count: int, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the tile a row lies in, and however few rows the last has, nobody can tell from the answer."""
+    monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
+    monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
+    vectors, asked = gaussian(count, 16), gaussian(9, 16, seed=1)
+    truth = true_scores(vectors, asked, metric=metric)
+    engine = engine_over(vectors, metric=metric)
+    longest = 1.0 if metric == "cosine" else np.linalg.norm(vectors, axis=1).max() * np.linalg.norm(asked)
+    for k in (1, 3, 4, 10, 100, 256, 257, 1000):
+        assert_exact(engine.search(asked, k), truth, k, within=tolerance(16) * longest)
+
+
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_ties_across_tiles_go_to_the_lower_row(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integer vectors tie by the hundred in every tile; rows come in the order of a stable sort."""
+    monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
+    monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
+    vectors, asked = small_integers(2_000, 3), small_integers(16, 3, seed=1)
+    assert_integers_exact(engine_over(vectors, metric="dot", max_k=300), vectors, asked, k)
 
 
 def test_length_of_a_query_changes_nothing_by_cosine() -> None:
@@ -276,16 +301,16 @@ def test_the_matrix_is_no_part_of_a_graph() -> None:
             assert [] == graph.captured_inputs
     matrix = matrix_of(gaussian(10_000, 100))
     engine = device.build(matrix, metric="cosine", max_k=1000, max_rows=MAX_ROWS)
-    query = matrix.data[:, 3].copy()[None]
+    query = matrix.take(np.array([3]))
     assert [[3]] == engine.search(query, 1)[0].tolist()
-    matrix.data[:, 9_000] = 2 * query[0]
+    matrix.data[0, :, 9_000] = 2 * query[0]
     assert [[9_000]] == engine.search(query, 1)[0].tolist()
 
 
 def test_close_gives_the_matrix_back() -> None:
     """After close nothing holds the memory, with no collection; a search says so instead of crashing."""
     matrix = matrix_of(gaussian(1_000, 10))
-    memory = weakref.ref(matrix.data)
+    memory = weakref.ref(matrix.data.base)
     engine = cpu_device().build(matrix, metric="cosine", max_k=100, max_rows=MAX_ROWS)
     del matrix
     engine.search(gaussian(2, 10), 5)
@@ -302,16 +327,16 @@ def test_close_gives_the_matrix_back() -> None:
 def misaligned(shape: tuple[int, int]) -> NDArray[np.float32]:
     buffer = np.zeros(shape[0] * shape[1] + 32, np.float32)
     offset = next(at for at in range(32) if (buffer.ctypes.data + 4 * at) % 64 == 4)
-    return buffer[offset : offset + shape[0] * shape[1]].reshape(shape)
+    return buffer[offset : offset + shape[0] * shape[1]].reshape(1, *shape)
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: misaligned((3, 128)), "multiple of 64 bytes"),
-        (lambda: DimMajorMatrix.allocate(10, 3).data[:, :10], "in C order"),
+        (lambda: DimMajorMatrix.allocate(10, 3).data[:, :, :10], "in C order"),
         (lambda: DimMajorMatrix.allocate(10, 3).data.astype(np.float64), "float64"),
-        (lambda: np.zeros((3, 100), np.float32), r"\[3, 100\]"),
+        (lambda: np.zeros((1, 3, 100), np.float32), r"\[1, 3, 100\]"),
     ],
     ids=["misaligned", "view", "float64", "not padded"],
 )

@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from kosine.cli import main
+from kosine.engines.search_plan import scratch_bytes
 from kosine.loading.inspection import inspect_source
 from kosine.loading.local import LocalStorage
 from kosine.source_uri import COMMAND_LINE
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from click.testing import Result
     from numpy.typing import NDArray
 
+BATCH_OF_128 = scratch_bytes(rows=200, dim=16, max_rows=128, max_k=1000)
 ROWS = unit_rows(200, 16)
 inspect_file = partial(inspect_source, storage=LocalStorage(COMMAND_LINE))
 
@@ -56,7 +58,7 @@ def test_a_good_file_says_all_there_is_to_know(folder: Path) -> None:
         "rows: 200 items of dim 16; no unit vectors either way; rows are usual",
         "as rows: 3 to 3, median 3",
         "as columns:",
-        "16.0 KiB matrix, 128.0 KiB for a batch of 128",
+        f"16.0 KiB matrix, {BATCH_OF_128 / 2**20:.1f} MiB for a batch of 128",
         'my-items:\n        uri: "My Items.npy"',
     ):
         assert words in result.output
@@ -106,7 +108,7 @@ def test_machines_get_one_json_object_a_line(folder: Path) -> None:
     assert (good["layout"], good["rows"], good["dim"], good["refusals"]) == ("rows", 200, 16, [])
     assert good["readings"][0]["unit"] is True
     assert good["memory"]["matrix"] == 4 * 16 * 256
-    assert good["memory"]["scratch"] == 4 * 128 * 256
+    assert good["memory"]["scratch"] == BATCH_OF_128
     assert [(one["code"], one["stage"]) for one in bad["refusals"]] == [
         ("not_finite", "check"),
         ("zero_rows", "check"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -37,6 +38,19 @@ async def test_a_call_runs_in_a_thread_named_after_its_index() -> None:
     name = await threads.run(lambda: threading.current_thread().name, name="items", within=5)
 
     assert "kosine-loader-items" == name
+
+
+@pytest.mark.parametrize(("nice", "added"), [(0, 0), (1, 1), (19, 19)])
+async def test_a_loading_thread_steps_back_and_nobody_else(nice: int, added: int) -> None:
+    """The niceness of a thread is its own; past the least urgent there is nothing."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+
+    there = await LoaderThreads(slots=1, nice=nice).run(
+        lambda: os.getpriority(os.PRIO_PROCESS, 0), name="items", within=5
+    )
+
+    assert min(19, own + added) == there
+    assert own == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 async def test_what_a_call_raises_is_raised() -> None:

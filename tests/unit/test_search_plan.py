@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import BLOCK
+from kosine.engines.matrix import BLOCK, tiling
 from kosine.engines.search_plan import (
     SCORES_BUDGET,
     block_width,
@@ -50,26 +50,43 @@ def test_there_are_always_more_blocks_than_are_chosen(k: int, rows: int) -> None
     ("rows", "max_rows", "expected"),
     [
         (1, 128, 128),
+        (1_000, 4096, 4096),
+        (100_000, 256, 256),
         (1_000_000, 128, 128),
-        (1_000_000, 4096, 134),
-        (10_000_000, 128, 13),
-        (2**31 - 256, 128, 1),
+        (1_000_000, 4096, 536),
+        (2**31 - 256, 4096, 512),
     ],
 )
 def test_scores_of_one_call_stay_within_the_budget(rows: int, max_rows: int, expected: int) -> None:
-    """As many queries as the budget holds, never more than were announced, and at least one."""
+    """As many queries as the budget holds for one tile, never more than were announced."""
     assert expected == queries_per_call(rows, max_rows)
-    assert expected == 1 or 4 * expected * rows <= SCORES_BUDGET
+    assert 4 * expected * tiling(rows)[1] <= SCORES_BUDGET
 
 
 def test_scratch_grows_with_every_size_up_to_the_budget() -> None:
     """More rows, queries or results need more memory; queries beyond the budget need no more."""
-    base = scratch_bytes(rows=100_000, dim=100, max_rows=64, max_k=100)
-    assert base < scratch_bytes(rows=200_000, dim=100, max_rows=64, max_k=100)
-    assert base < scratch_bytes(rows=100_000, dim=100, max_rows=128, max_k=100)
-    assert base < scratch_bytes(rows=100_000, dim=100, max_rows=64, max_k=1000)
-    full = scratch_bytes(rows=10_000_000, dim=100, max_rows=13, max_k=100)
-    assert full == scratch_bytes(rows=10_000_000, dim=100, max_rows=4096, max_k=100)
+    base = scratch_bytes(rows=50_000, dim=100, max_rows=64, max_k=100)
+    assert base < scratch_bytes(rows=100_000, dim=100, max_rows=64, max_k=100)
+    assert base < scratch_bytes(rows=50_000, dim=100, max_rows=128, max_k=100)
+    assert base < scratch_bytes(rows=50_000, dim=100, max_rows=64, max_k=1000)
+    full = scratch_bytes(rows=100_000, dim=100, max_rows=335, max_k=100)
+    assert full == scratch_bytes(rows=100_000, dim=100, max_rows=4096, max_k=100)
+
+
+def test_scratch_does_not_grow_with_rows_past_one_tile() -> None:
+    """A million rows need what the largest single tile needs; a share of it is the answers of each tile."""
+    one = scratch_bytes(rows=2**17, dim=128, max_rows=128, max_k=1000)
+    assert scratch_bytes(rows=2**20, dim=128, max_rows=128, max_k=1000) < one
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_tiles_hold_every_row_once(rows: int) -> None:
+    """They are as even as blocks allow, none is empty, and the padding is less than one tile."""
+    tiles, columns = tiling(rows)
+    assert (tiles - 1) * columns < rows <= tiles * columns
+    assert columns <= 2**17
+    assert columns % BLOCK == 0
+    assert tiles == 1 or tiles * columns <= rows + columns
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from kosine.engines.matrix import padded_rows
+from kosine.engines.matrix import tile_rows, tiling
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width, queries_per_call, warm_up_calls
 
@@ -48,14 +48,14 @@ class CosineGraph:
         self._metric = metric
         self._graphs = graphs
         self._queries_per_call = queries_per_call(matrix.rows, max_rows)
-        self._plans: dict[int, tuple[Any, Any]] = {}
+        self._plans: dict[int, list[tuple[Any, Any]]] = {}
         with tf.device(self.device):
-            self._items = _adopt(matrix, self.device)
-            self._limits = [_largest_by_dim(self._items)] if metric == "dot" else []
+            self._tiles = _adopt(matrix, self.device)
+            self._limits = [_largest_by_dim(self._tiles)] if metric == "dot" else []
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """See `Engine.search`. Scores of a `dot` query that may not fit a float32 are all NaN."""
-        if self._items is None:
+        if not self._tiles:
             raise RuntimeError("the engine is closed; a version must not be searched after its last lease")
         if queries.ndim != 2 or queries.shape[1] != self.dim or queries.dtype != np.float32:  # noqa: PLR2004
             raise ValueError(
@@ -63,24 +63,38 @@ class CosineGraph:
             )
         if not 1 <= k <= self.max_k:
             raise ValueError(f"expected k in 1..{self.max_k}, got {k}")
-        graph, sizes = self._plan(min(k, self.rows))
         calls = -(-len(queries) // self._queries_per_call)
         if calls <= 1:
-            return _answer(graph, tf.constant(queries), self._items, sizes, *self._limits)
-        parts = [
-            _answer(graph, tf.constant(part), self._items, sizes, *self._limits)
-            for part in np.array_split(queries, calls)
-        ]
+            return self._answer(queries, min(k, self.rows))
+        parts = [self._answer(part, min(k, self.rows)) for part in np.array_split(queries, calls)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
-    def _plan(self, k: int) -> tuple[Any, Any]:
-        """Graph and sizes for `k` results; kept, as callers use few different k."""
+    def _answer(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Tile by tile, so that the scores of one are forgotten before those of the next are computed."""
+        asked = tf.constant(queries)
+        found = [
+            graph(asked, tile, sizes, *self._limits)
+            for tile, (graph, sizes) in zip(self._tiles, self._plan(k), strict=True)
+        ]
+        if len(found) == 1:
+            numbers, scores = found[0]
+        else:
+            side_by_side = (tf.concat([part[at] for part in found], axis=1) for at in (0, 1))
+            numbers, scores = self._graphs.merge(*side_by_side, tf.constant(k))
+        return numbers.numpy(), scores.numpy()
+
+    def _plan(self, k: int) -> list[tuple[Any, Any]]:
+        """Graph and sizes of each tile for `k` results; kept, as callers use few different k."""
         plan = self._plans.get(k)
         if plan is None:
-            width = block_width(k, self.rows)
-            graph = self._graphs.of(self._metric, by_block=width is not None)
-            plan = self._plans[k] = (graph, sizes_of(k=k, rows=self.rows, width=width))
+            plan = self._plans[k] = [self._plan_tile(k, *tile) for tile in tile_rows(self.rows)]
         return plan
+
+    def _plan_tile(self, k: int, first: int, rows: int) -> tuple[Any, Any]:
+        most = min(k, rows)
+        width = block_width(most, rows)
+        graph = self._graphs.of(self._metric, by_block=width is not None)
+        return graph, sizes_of(first=first, rows=rows, k=most, width=width)
 
     def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
         """See `Engine.warm_up`. Largest first, so that the allocator grows only once."""
@@ -92,14 +106,14 @@ class CosineGraph:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._items = None
-        self._limits = []
+        self._tiles = self._limits = []
 
 
-def _adopt(matrix: DimMajorMatrix, device: str) -> Any:
-    """The matrix as a tensor: the same memory on a CPU, a copy on a GPU."""
+def _adopt(matrix: DimMajorMatrix, device: str) -> list[Any]:
+    """The tiles as tensors: the same memory on a CPU, a copy on a GPU."""
     data = matrix.data
-    wanted = (matrix.dim, padded_rows(matrix.rows))
+    tiles, columns = tiling(matrix.rows)
+    wanted = (tiles, data.shape[1], columns)
     if data.shape != wanted or data.dtype != np.float32 or not data.flags.c_contiguous:
         raise ValueError(
             f"expected a float32 matrix {list(wanted)} in C order, got {data.dtype} {list(data.shape)}"
@@ -108,15 +122,11 @@ def _adopt(matrix: DimMajorMatrix, device: str) -> Any:
         raise ValueError(
             f"expected a matrix at a multiple of {_ALIGNMENT} bytes; use DimMajorMatrix.allocate"
         )
-    tensor = tf.experimental.dlpack.from_dlpack(data.__dlpack__())
-    return tensor if device == "/CPU:0" else tf.identity(tensor)
+    tensors = [tf.experimental.dlpack.from_dlpack(tile.__dlpack__()) for tile in data]
+    return tensors if device == "/CPU:0" else [tf.identity(tensor) for tensor in tensors]
 
 
-def _largest_by_dim(items: Any) -> Any:
+def _largest_by_dim(tiles: list[Any]) -> Any:
     """[dim]: the largest magnitude in each dimension."""
-    return tf.maximum(tf.reduce_max(items, axis=1), -tf.reduce_min(items, axis=1))
-
-
-def _answer(graph: Any, *arguments: Any) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    numbers, scores = graph(*arguments)
-    return numbers.numpy(), scores.numpy()
+    extremes = [tf.maximum(tf.reduce_max(tile, axis=1), -tf.reduce_min(tile, axis=1)) for tile in tiles]
+    return tf.reduce_max(tf.stack(extremes), axis=0)

@@ -1,4 +1,4 @@
-"""The traced functions of a process: four, made before the first index is loaded and used by every engine.
+"""The traced functions of a process: five, made before the first index is loaded and used by every engine.
 
 The matrix is an argument of a graph and never a Const node: a Const ends at 2 GB, takes several times the
 memory, and would have to be traced again for each version. So are k, the number of rows and the width of a
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kosine.engines.two_stage import best_rows, best_rows_by_block
+from kosine.engines.two_stage import best_rows, best_rows_by_block, merge_best
 
 __all__ = ("SearchGraphs", "sizes_of")
 
@@ -21,9 +21,10 @@ _SAFE_SUM = float(np.finfo(np.float32).max) / 2
 """A dot product whose terms add up to less, signs aside, cannot overflow in any order of summing."""
 
 _QUERIES = tf.TensorSpec([None, None], tf.float32)
+_NUMBERS = tf.TensorSpec([None, None], tf.int32)
 _ITEMS = tf.TensorSpec([None, None], tf.float32)
 _LIMITS = tf.TensorSpec([None], tf.float32)
-_SIZES = tf.TensorSpec([3], tf.int32)
+_SIZES = tf.TensorSpec([4], tf.int32)
 
 _ALIKE = 1.25
 """A matrix that has grown by less finds the memory of its calls in TensorFlow's pool, or nearly all of it."""
@@ -34,6 +35,7 @@ class SearchGraphs:
 
     A cosine graph takes (queries [B, dim], items [dim, columns], sizes), a dot graph (queries, items, sizes,
     limits [dim]); both answer (row numbers [B, k] int32, scores [B, k]). `sizes` comes from `sizes_of`.
+    `merge` takes (row numbers, scores, k) of several tiles side by side.
     """
 
     def __init__(self, device: str) -> None:
@@ -43,6 +45,11 @@ class SearchGraphs:
             for metric in ("cosine", "dot")
             for by_block in (False, True)
         }
+        self.merge = tf.function(
+            merge_best,
+            input_signature=[_NUMBERS, _QUERIES, tf.TensorSpec([], tf.int32)],
+            autograph=False,
+        ).get_concrete_function()
         self._warm: dict[tuple[int, int], int] = {}
 
     def of(self, metric: str, *, by_block: bool) -> Any:
@@ -68,9 +75,9 @@ class SearchGraphs:
         return tf.function(on_device, input_signature=signature, autograph=False).get_concrete_function()
 
 
-def sizes_of(*, k: int, rows: int, width: int | None) -> Any:
-    """What a graph is told beside the vectors: results, rows of the matrix, columns per block."""
-    return tf.constant([k, rows, width or 0], tf.int32)
+def sizes_of(*, first: int, rows: int, k: int, width: int | None) -> Any:
+    """What a graph is told beside the vectors: the tile's first row, its rows, results, columns per block."""
+    return tf.constant([first, rows, k, width or 0], tf.int32)
 
 
 def _cosine(best: Any, queries: Any, items: Any, sizes: Any) -> tuple[Any, Any]:
@@ -91,10 +98,12 @@ def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
 
 
 def _best(scores: Any, sizes: Any) -> tuple[Any, Any]:
-    k, rows, _ = tf.unstack(sizes, 3)
-    return best_rows(scores, k, rows=rows)
+    first, rows, k, _ = tf.unstack(sizes, 4)
+    numbers, values = best_rows(scores, k, rows=rows)
+    return first + numbers, values
 
 
 def _best_by_block(scores: Any, sizes: Any) -> tuple[Any, Any]:
-    k, rows, width = tf.unstack(sizes, 3)
-    return best_rows_by_block(scores, k, rows=rows, width=width)
+    first, rows, k, width = tf.unstack(sizes, 4)
+    numbers, values = best_rows_by_block(scores, k, rows=rows, width=width)
+    return first + numbers, values

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from kosine.engines.matrix import BLOCK, padded_rows
+from kosine.engines.matrix import BLOCK, padded_rows, tiling
 
 __all__ = ("block_width", "queries_per_call", "scratch_bytes", "warm_up_calls")
 
@@ -21,9 +21,9 @@ NARROWEST_BLOCK = 8
 ROWS_PER_RESULT = 64
 """With fewer rows per result than this, plain top-k is as fast or faster."""
 
-SCORES_BUDGET = 512 * 2**20
-"""Bytes of scores in one call: 128 queries over a million rows go unsplit, and B*N stays 2^27, far below
-the 2^31 that TensorFlow's GPU kernels can index."""
+SCORES_BUDGET = 128 * 2**20
+"""Bytes of scores in one call: 256 queries over a full tile go unsplit, and B*N stays 2^25, far below what
+TensorFlow's GPU kernels can index, 2^31."""
 
 GRAPHS_BYTES = 16 * 2**20
 """The graphs themselves and the smallest regions of the allocator."""
@@ -44,12 +44,13 @@ def block_width(k: int, rows: int) -> int | None:
 
 
 def queries_per_call(rows: int, max_rows: int) -> int:
-    """How many queries of a batch are scored at once, so that their scores stay within SCORES_BUDGET.
+    """How many queries of a batch are scored at once, so that those of a tile stay within SCORES_BUDGET.
 
-    >>> queries_per_call(1_000_000, 128), queries_per_call(10_000_000, 128), queries_per_call(2**30, 128)
-    (128, 13, 1)
+    >>> queries_per_call(1_000_000, 128), queries_per_call(1_000_000, 4096), queries_per_call(1_000, 4096)
+    (128, 536, 4096)
     """
-    return max(1, min(max_rows, SCORES_BUDGET // (4 * padded_rows(rows))))
+    _, columns = tiling(rows)
+    return max(1, min(max_rows, SCORES_BUDGET // (4 * columns)))
 
 
 def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
@@ -58,9 +59,13 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     Twice what one call uses: TensorFlow's pooling allocator takes a second region of that size as soon as
     something small sits in the first, and keeps both.
     """
-    scores = 4 * padded_rows(rows)
-    selection = _most_selection_bytes(min(max_k, rows), rows)
-    return 2 * queries_per_call(rows, max_rows) * (scores + selection + 3 * 4 * dim) + GRAPHS_BYTES
+    tiles, columns = tiling(rows)
+    largest = min(rows, columns)
+    selection = _most_selection_bytes(min(max_k, largest), largest)
+    # Numbers and scores of every tile, and once more side by side.
+    answers = 2 * 8 * tiles * min(max_k, largest) if tiles > 1 else 0
+    per_query = 4 * columns + selection + answers + 3 * 4 * dim
+    return 2 * queries_per_call(rows, max_rows) * per_query + GRAPHS_BYTES
 
 
 def warm_up_calls(batch_sizes: tuple[int, ...], max_k: int) -> list[tuple[int, int]]:

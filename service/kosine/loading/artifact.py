@@ -186,14 +186,16 @@ class _Items:
             if self.scale:
                 precise /= norms[:, np.newaxis]
                 vectors = precise.astype(np.float32)
-        self.matrix.data[:, start : start + len(vectors)] = vectors.T
+        for first, columns in self.matrix.spans(start, start + len(vectors)):
+            columns[...] = vectors[first - start : first - start + columns.shape[1]].T
 
     def finish(self, start: int, stop: int) -> None:
         """Take items `start` to `stop`, whose numbers are all there, in blocks that stay in the cache."""
         step = max(16, _BLOCK_ELEMENTS // self.matrix.dim)
         with np.errstate(invalid="ignore", divide="ignore"):
             for left in range(start, stop, step):
-                self._finish_block(left, self.matrix.data[:, left : min(stop, left + step)])
+                for first, columns in self.matrix.spans(left, min(stop, left + step)):
+                    self._finish_block(first, columns)
 
     def _finish_block(self, left: int, columns: NDArray[np.float32]) -> None:
         precise = columns.astype(np.float64)
@@ -248,10 +250,12 @@ def _fill_dim_major(
 
     The other reading lies in the file's order, so it is measured before that pass, from raw numbers.
     """
-    data = items.matrix.data
     for piece in pieces:
         height, width = piece.values.shape
-        data[piece.top : piece.top + height, piece.left : piece.left + width] = piece.values
+        for first, columns in items.matrix.spans(piece.left, piece.left + width):
+            left = first - piece.left
+            lines = columns[piece.top : piece.top + height]
+            lines[...] = piece.values[:, left : left + columns.shape[1]]
     other = (
         _measure_flat(items.matrix) if plan.flat else _measure_lines(items.matrix, unit_tolerance(plan.dtype))
     )
@@ -266,17 +270,20 @@ def _measure_flat(matrix: DimMajorMatrix) -> NormRange:
     """Norms of the first vectors of a flat file, read item after item."""
     rows, dim = matrix.rows, matrix.dim
     count = min(rows, _SAMPLE_VECTORS, max(2, _LINE_ELEMENTS // dim))
-    lines = -(-count * dim // rows)
-    prefix = matrix.data[:lines, :rows].reshape(-1)[: count * dim]
+    prefix = np.empty(count * dim, np.float32)
+    for offset in range(0, len(prefix), rows):
+        for first, columns in matrix.spans(0, min(rows, len(prefix) - offset)):
+            at = offset + first
+            prefix[at : at + columns.shape[1]] = columns[offset // rows]
     return NormRange.of(_norms(prefix.reshape(count, dim), "ij,ij->i"))
 
 
 def _measure_lines(matrix: DimMajorMatrix, tolerance: float) -> NormRange:
     """Norms of the lines of a 2-D file, up to the first that is not a unit vector."""
     found = NormRange()
-    for line in matrix.data[:_SAMPLE_VECTORS, : matrix.rows]:
-        parts = (line[at : at + _LINE_ELEMENTS] for at in range(0, matrix.rows, _LINE_ELEMENTS))
-        square = sum(float(_norms(part[np.newaxis], "ij,ij->i")[0]) ** 2 for part in parts)
+    for line in range(min(matrix.dim, _SAMPLE_VECTORS)):
+        parts = (columns[line : line + 1] for _, columns in matrix.spans(0, matrix.rows))
+        square = sum(float(_norms(part, "ij,ij->i")[0]) ** 2 for part in parts)
         found |= NormRange(square**0.5, square**0.5)
         if not found.is_unit(tolerance):
             break

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct, field
 
-from kosine.engines.matrix import padded_rows
+from kosine.engines.search_plan import scratch_bytes
 from kosine.errors import LoadError
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_rows
 from kosine.loading.ids import read_ids, read_ids_header
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ("Inspection", "MemoryEstimate", "NamedFiles", "Refusal", "inspect_source")
 
 _BATCH_ROWS = 128
+_MAX_K = 1000
 
 
 class MemoryEstimate(Struct, frozen=True, kw_only=True):
@@ -292,7 +293,7 @@ def _judge(found: Inspection, chosen: Measured, measured: list[Measured], metric
 
 
 def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
-    scratch = 4 * _BATCH_ROWS * padded_rows(plan.rows)
+    scratch = scratch_bytes(rows=plan.rows, dim=plan.dim, max_rows=_BATCH_ROWS, max_k=_MAX_K)
     peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES + read_buffers
     return MemoryEstimate(
         matrix=plan.nbytes, scratch=scratch, load_peak=peak, reload_peak=peak + plan.nbytes + scratch

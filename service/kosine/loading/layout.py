@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from kosine.engines.matrix import padded_rows
+from kosine.engines.matrix import tiling
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.npy import shown
 
@@ -54,7 +54,8 @@ class MatrixPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of the `DimMajorMatrix`, padding included."""
-        return 4 * self.dim * padded_rows(self.rows)
+        tiles, columns = tiling(self.rows)
+        return 4 * self.dim * tiles * columns
 
 
 def plan_matrix(header: NpyHeader, *, layout: Layout, dim: int | None) -> MatrixPlan:

@@ -32,7 +32,7 @@ def sample_rows(matrix: DimMajorMatrix) -> NDArray[np.float32]:
     Rows that are no valid query, because their squared norm leaves float32, are left out.
     """
     chosen = np.unique(np.linspace(0, matrix.rows - 1, min(SAMPLES, matrix.rows)).astype(np.int64))
-    rows = np.ascontiguousarray(matrix.data[:, chosen].T)
+    rows = matrix.take(chosen)
     squares = np.square(rows, dtype=np.float64).sum(axis=1)
     valid: NDArray[np.float32] = rows[(squares >= _LEAST) & (squares < _MOST)]
     return valid

@@ -4,11 +4,15 @@ Every call gets a fresh daemon thread instead of a worker of a pool. A read from
 interrupted: a pool would lose that worker for ever, and wait for it when the process exits. Here the caller
 is told `Overdue`, its load slot goes back at once, and what the thread still brings is let go when it comes.
 Starting a thread costs 0.1 ms; a load takes seconds.
+
+The threads are niced, so that a load takes what engine and event loop leave. Not to the last: a thread
+that is never scheduled while it holds the interpreter lock holds everybody up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from functools import partial
@@ -22,16 +26,22 @@ __all__ = ("LoaderThreads", "Overdue")
 
 T = TypeVar("T")
 
+_NICEST = 19
+
 
 class Overdue(Exception):
     """The call did not come back in time; its thread was left behind."""
 
 
 class LoaderThreads:
-    """Runs calls in threads named `kosine-loader-NAME`; at most `slots` callers hold a load slot."""
+    """Runs calls in threads named `kosine-loader-NAME`; at most `slots` callers hold a load slot.
 
-    def __init__(self, *, slots: int) -> None:
+    `nice` is added to the niceness of the process for these threads.
+    """
+
+    def __init__(self, *, slots: int, nice: int = 0) -> None:
         self._slots = asyncio.Semaphore(slots)
+        self._nice = nice
         self._left_behind: Counter[str] = Counter()
 
     def slot(self) -> AbstractAsyncContextManager[None]:
@@ -50,7 +60,7 @@ class LoaderThreads:
         A result that nobody waits for any more is given to `late`, in a thread too.
         """
         job = _Job(call, late, partial(self._returned, name))
-        _start(job.work, name)
+        self._start(job.work, name)
         try:
             done, _ = await asyncio.wait({job.future}, timeout=within)
             if not done:
@@ -64,7 +74,14 @@ class LoaderThreads:
     def _returned(self, name: str, dispose: Callable[[], None] | None) -> None:
         self._left_behind[name] -= 1
         if dispose is not None:
-            _start(dispose, name)
+            self._start(dispose, name)
+
+    def _start(self, call: Callable[[], None], name: str) -> None:
+        def work() -> None:
+            os.setpriority(os.PRIO_PROCESS, 0, min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + self._nice))
+            call()
+
+        threading.Thread(target=work, name=f"kosine-loader-{name}", daemon=True).start()
 
 
 class _Job(Generic[T]):
@@ -109,7 +126,3 @@ class _Job(Generic[T]):
             self.future.set_exception(error)
         else:
             self._returned(None)
-
-
-def _start(call: Callable[[], None], name: str) -> None:
-    threading.Thread(target=call, name=f"kosine-loader-{name}", daemon=True).start()
