@@ -7,7 +7,7 @@ cycle: `close` gives the memory back at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kosine.engines.matrix import DimMajorMatrix
     from kosine.engines.search_graphs import SearchGraphs
+    from kosine.engines.single_query import SingleQuery
 
 __all__ = ("CosineGraph",)
 
@@ -49,9 +50,16 @@ class CosineGraph:
         self._graphs = graphs
         self._queries_per_call = queries_per_call(matrix.rows, max_rows)
         self._plans: dict[int, list[tuple[Any, Any]]] = {}
+        self._alone: SingleQuery | None = None
+        self._matrix = matrix if metric == "cosine" and self.device == "/CPU:0" else None
         with tf.device(self.device):
             self._tiles = _adopt(matrix, self.device)
             self._limits = [_largest_by_dim(self._tiles)] if metric == "dot" else []
+
+    @property
+    def single_query(self) -> Literal["blas", "graph"]:
+        """The way a query by itself takes; by the graph before `warm_up`."""
+        return "graph" if self._alone is None else "blas"
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """See `Engine.search`. Scores of a `dot` query that may not fit a float32 are all NaN."""
@@ -63,6 +71,10 @@ class CosineGraph:
             )
         if not 1 <= k <= self.max_k:
             raise ValueError(f"expected k in 1..{self.max_k}, got {k}")
+        if self._alone is not None and len(queries) == 1:
+            found = self._alone.search(queries, min(k, self.rows))
+            if found is not None:
+                return found
         calls = -(-len(queries) // self._queries_per_call)
         if calls <= 1:
             return self._answer(queries, min(k, self.rows))
@@ -103,10 +115,13 @@ class CosineGraph:
                 self.search(np.ones((size, self.dim), np.float32), k)
                 self._graphs.note_warm(queries=size, k=k, rows=self.rows)
             progress(f"k={k}, {size} queries")
+        if self._matrix is not None:
+            self._alone = self._graphs.single_query.blas(self._matrix, self._answer)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._tiles = self._limits = []
+        self._alone = self._matrix = None
 
 
 def _adopt(matrix: DimMajorMatrix, device: str) -> list[Any]:

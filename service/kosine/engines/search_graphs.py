@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kosine.engines.single_query import SingleQueryChoice
 from kosine.engines.two_stage import best_rows, best_rows_by_block, merge_best
 
 __all__ = ("SearchGraphs", "sizes_of")
@@ -50,6 +51,7 @@ class SearchGraphs:
             input_signature=[_NUMBERS, _QUERIES, tf.TensorSpec([], tf.int32)],
             autograph=False,
         ).get_concrete_function()
+        self.single_query = SingleQueryChoice()
         self._warm: dict[tuple[int, int], int] = {}
 
     def of(self, metric: str, *, by_block: bool) -> Any:
