@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import padded_rows
+from kosine.engines.matrix import DimMajorMatrix
 from kosine.errors import LoadCode, LoadError
 from kosine.loading.artifact import read_matrix
+from kosine.loading.invalid_rows import compact
 from kosine.loading.layout import plan_matrix
 from kosine.loading.npy import read_header
 from kosine.serving.status import DroppedRows
@@ -30,7 +31,7 @@ def load(vectors: NDArray[Any], *, metric: str = "cosine", chunk_bytes: int = 2*
 
 
 def items(artifact: MatrixArtifact) -> NDArray[np.float32]:
-    return artifact.matrix.data[:, : artifact.matrix.rows].T
+    return artifact.matrix.take(np.arange(artifact.matrix.rows))
 
 
 @given(data=st.data(), order=st.sampled_from("CF"), metric=st.sampled_from(["cosine", "dot"]))
@@ -60,8 +61,8 @@ def test_what_is_left_equals_a_file_without_the_invalid_rows(
         load(in_order(vectors[kept], order), metric=metric),
     )
     np.testing.assert_array_equal(items(alone), items(artifact))
-    assert (dim, padded_rows(len(kept))) == artifact.matrix.data.shape
-    assert not artifact.matrix.data[:, len(kept) :].any()
+    (tile,) = artifact.matrix.data
+    assert not tile[:, len(kept) :].any()
     assert (alone.norm_min, alone.norm_max) == (artifact.norm_min, artifact.norm_max)
     assert kept == (list(range(len(kinds))) if artifact.dropped is None else artifact.dropped.kept.tolist())
 
@@ -91,3 +92,20 @@ def test_a_file_without_invalid_rows_is_not_touched() -> None:
     artifact = load(np.eye(5, dtype=np.float32))
     assert artifact.dropped is None
     assert 5 == artifact.matrix.rows
+
+
+@given(
+    columns=st.integers(1, 3).map(lambda blocks: 128 * blocks),
+    keep=st.lists(st.booleans(), min_size=1, max_size=1500).filter(any),
+)
+def test_rows_move_over_the_edges_of_tiles(columns: int, keep: list[bool]) -> None:
+    """Whatever the tiles: kept rows in their order, no tile without a row, zeros behind the last."""
+    rows = len(keep)
+    matrix = DimMajorMatrix(data=np.zeros((-(-rows // columns), 2, columns), dtype=np.float32), rows=rows)
+    for first, part in matrix.spans(0, rows):
+        part[0] = np.arange(first + 1, first + 1 + part.shape[1])
+    left = compact(matrix, np.array(keep))
+    kept = np.flatnonzero(keep)
+    np.testing.assert_array_equal(kept + 1, left.take(np.arange(left.rows))[:, 0])
+    assert (len(kept), -(-len(kept) // columns)) == (left.rows, len(left.data))
+    assert len(kept) == np.count_nonzero(left.data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from kosine.engines.matrix import tile_rows, tiling
+from kosine.engines.matrix import BLOCK
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width, queries_per_call, warm_up_calls
 
@@ -49,6 +49,7 @@ class CosineGraph:
         self._metric = metric
         self._graphs = graphs
         self._queries_per_call = queries_per_call(matrix.rows, max_rows)
+        self._places = matrix.tiles()
         self._plans: dict[int, list[tuple[Any, Any]]] = {}
         self._alone: SingleQuery | None = None
         self._matrix = matrix if metric == "cosine" and self.device == "/CPU:0" else None
@@ -99,7 +100,7 @@ class CosineGraph:
         """Graph and sizes of each tile for `k` results; kept, as callers use few different k."""
         plan = self._plans.get(k)
         if plan is None:
-            plan = self._plans[k] = [self._plan_tile(k, *tile) for tile in tile_rows(self.rows)]
+            plan = self._plans[k] = [self._plan_tile(k, *tile) for tile in self._places]
         return plan
 
     def _plan_tile(self, k: int, first: int, rows: int) -> tuple[Any, Any]:
@@ -127,11 +128,11 @@ class CosineGraph:
 def _adopt(matrix: DimMajorMatrix, device: str) -> list[Any]:
     """The tiles as tensors: the same memory on a CPU, a copy on a GPU."""
     data = matrix.data
-    tiles, columns = tiling(matrix.rows)
-    wanted = (tiles, data.shape[1], columns)
-    if data.shape != wanted or data.dtype != np.float32 or not data.flags.c_contiguous:
+    fits = data.ndim == 3 and data.shape[0] == len(matrix.tiles()) and matrix.columns % BLOCK == 0  # noqa: PLR2004
+    if not fits or data.dtype != np.float32 or not data.flags.c_contiguous:
         raise ValueError(
-            f"expected a float32 matrix {list(wanted)} in C order, got {data.dtype} {list(data.shape)}"
+            f"expected {matrix.rows} rows as float32 [tiles, dim, columns] in C order, columns a multiple of "
+            f"{BLOCK}, got {data.dtype} {list(data.shape)}"
         )
     if data.ctypes.data % _ALIGNMENT:
         raise ValueError(
