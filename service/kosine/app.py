@@ -10,6 +10,7 @@ import asyncio
 import gc
 import random
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +23,7 @@ from kosine.http.server import HttpServer, bind
 from kosine.loading.admission import Admission, MemoryProbe
 from kosine.loading.catalog import Catalog
 from kosine.loading.config_watch import ConfigWatch
+from kosine.loading.copies import Copies
 from kosine.loading.pipeline import Pipeline
 from kosine.loading.storage.stores import Stores
 from kosine.loading.threads import LoaderThreads
@@ -39,7 +41,6 @@ from kosine.stop_signals import StopSignals
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from pathlib import Path
 
     from kosine.engines.engine import EngineFactory, OpenedDevice
     from kosine.settings import Device, ServiceSettings, Settings
@@ -169,6 +170,7 @@ def _pipeline(service: ServiceSettings, device: EngineFactory, stores: Stores) -
         storage=stores,
         factory=device,
         admission=Admission(MemoryProbe(limit=limit)),
+        copies=Copies(Path(service.cache_dir)) if service.cache_dir is not None else None,
     )
 
 

@@ -52,7 +52,7 @@ class Located:
 
 
 class Folders:
-    """Marks folders of this machine: relative ones are resolved."""
+    """Marks a folder of this machine, or several: relative ones are resolved."""
 
 
 LOCATED = Located()
@@ -315,6 +315,15 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Meta(
             description="Folders that files named by the configuration file must lie in, links included; "
             "null = the folder of the configuration file. Files of the command line are added."
+        ),
+        FOLDERS,
+        Change.RESTART,
+    ] = None
+    cache_dir: Annotated[
+        str | None,
+        Meta(
+            description="Folder for a local copy of the last good version of every index in a store, served "
+            "(`stale`) where the store is down at start; null = none."
         ),
         FOLDERS,
         Change.RESTART,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from kosine.errors import Stage
+    from kosine.loading.copies import Copies
     from kosine.loading.reloader import Loader
     from kosine.loading.source import Storage
     from kosine.serving.batch import Answer
@@ -128,6 +129,11 @@ class ScriptedLoader:
             raise self.look_error
         return Sources(vectors=Fingerprint(token=self.fingerprint, size=100))
 
+    def recall(self, name: str, settings: IndexSettings) -> Sources | None:
+        """See `Loader.recall`: nothing was kept."""
+        del name, settings
+        return None
+
     def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
         """See `Loader.load`."""
         token = job.sources.combined.token
@@ -201,6 +207,10 @@ class Staged:
 
         self._reach(Stage.FINGERPRINT)
         return self.loader.look(settings)
+
+    def recall(self, name: str, settings: IndexSettings) -> Sources | None:
+        """See `Loader.recall`."""
+        return self.loader.recall(name, settings)
 
     def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
         """See `Loader.load`."""
@@ -277,12 +287,16 @@ async def rig(
     recheck: float = 0.1,
     settings: ServiceSettings | None = None,
     storage: Storage | None = None,
+    copies: Copies | None = None,
 ) -> AsyncIterator[Rig]:
     """A running loading room without indexes; everything is closed at the end."""
     registry, metrics, threads = ObservedRegistry(), Metrics(), LoaderThreads(slots=slots)
     device = device or NumpyDevice()
     pipeline = Pipeline(
-        storage=storage or LocalStorage(COMMAND_LINE), factory=device, admission=Admission(probe or memory())
+        storage=storage or LocalStorage(COMMAND_LINE),
+        factory=device,
+        admission=Admission(probe or memory()),
+        copies=copies,
     )
     loader = Staged(pipeline)
     dispatcher = Dispatcher(DeviceThread())

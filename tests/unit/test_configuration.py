@@ -87,6 +87,21 @@ def test_the_file_of_the_design_means_what_it_says() -> None:
     assert settings.default_index == "items"
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("copies", "/etc/kosine/copies"), ("/var/cache/k", "/var/cache/k")]
+)
+def test_the_folder_of_copies_is_made_absolute(written: str, meant: str) -> None:
+    """Relative to the folder of the file, as every path in it."""
+    text = f"service: {{cache_dir: {written}}}"
+    assert meant == configuration.parse(text, folder=Path("/etc/kosine")).service.cache_dir
+
+
+def test_copies_are_not_kept_where_they_would_be_the_kernels() -> None:
+    """Nothing is written to /proc, /sys or over everything."""
+    for folder in ("/", "/proc/self", "/sys", "s3://vectors/copies"):
+        assert "service.cache_dir: expected a folder" in problems_of(f"service: {{cache_dir: '{folder}'}}")
+
+
 def test_defaults_reach_every_index_section_by_section_and_can_be_overridden() -> None:
     """An index that overrides one key of a section keeps the defaults of the others."""
     settings = configuration.parse("""
@@ -431,7 +446,8 @@ def values_for(draw: st.DrawFn, setting: Setting) -> Any:
     if setting.kind is bool:
         return draw(st.booleans())
     if setting.folders:
-        return draw(st.sampled_from(["/data", ["/data", "here"], []]))
+        lists = [["/data", "here"], []] if setting.kind is tuple else []
+        return draw(st.sampled_from(["/data", *lists]))
     if setting.bounds is None:
         return draw(st.sampled_from(["::1", "example", "null", "no", "1:30"]))
     low, high = (setting.parse(bound) for bound in (setting.bounds.low, setting.bounds.high))

@@ -152,7 +152,7 @@ class _Conversion:
         if parsed is None or not (setting.located or setting.folders):
             return parsed
         try:
-            return self._source(parsed, below) if setting.located else self._roots(parsed, below)
+            return self._source(parsed, below) if setting.located else self._folders(parsed, below)
         except BadUri as error:
             self._problem(below, str(error))
             return inherited
@@ -164,8 +164,10 @@ class _Conversion:
         self._by_hand.append(named_by_hand(text, folder=folder))
         return self._by_hand[-1]
 
-    def _roots(self, texts: tuple[str, ...], key: _Key) -> tuple[str, ...]:
+    def _folders(self, texts: str | tuple[str, ...], key: _Key) -> str | tuple[str, ...]:
         folder = self._origin.folder_of(key)
+        if isinstance(texts, str):
+            return to_root(texts, folder=folder)
         return tuple(dict.fromkeys(to_root(text, folder=folder) for text in texts))
 
     def _default_index(self, raw: object, names: list[str]) -> str | None:

@@ -61,7 +61,7 @@ class Setting:
         elif self.located:
             said = "a path, s3:// or gs:// URL"
         elif self.folders:
-            said = "a folder or a list of folders"
+            said = "a folder or a list of folders" if self.kind is tuple else "a folder"
         else:
             within = f" from {self.bounds.low} to {self.bounds.high}" if self.bounds else ""
             said = f"{_NOUNS[self.kind]}{within}{_EXAMPLES.get(self.kind, '')}"
@@ -77,7 +77,7 @@ class Setting:
         return parsed
 
     def _typed(self, value: object) -> Any:
-        if self.folders:
+        if self.folders and self.kind is tuple:
             return _texts(value)
         if issubclass(self.kind, Duration | Size):
             return self.kind.parse(value)

@@ -48,7 +48,7 @@ def roots_of(uri: str) -> tuple[str, ...]:
 
 
 def to_root(text: str, *, folder: Path) -> str:
-    """A folder of `service.file_roots`, absolute. Raises BadUri where it is too much of the machine."""
+    """A folder that a setting names, absolute. Raises BadUri where it is too much of the machine."""
     source = parse_source(text, folder=str(folder), typed=True)
     if not isinstance(source, FileSource):
         raise BadUri(f"expected a folder of this machine, got {shown(text)}")

@@ -68,6 +68,7 @@ class IndexStatus(Struct, kw_only=True):
     stage: str | None = None
     bytes_read: int = 0
     bytes_total: int = 0
+    stale: bool = False
     last_error: LastError | None = None
 
 
@@ -98,6 +99,7 @@ def index_status(registry: Registry, name: str) -> IndexStatus:
         stage=None if load.stage is None else load.stage.value,
         bytes_read=load.bytes_read,
         bytes_total=load.bytes_total,
+        stale=load.stale,
         last_error=None if load.last_error is None else _last_error(load.last_error),
         **({} if version is None else _version_fields(version)),
     )

@@ -91,6 +91,8 @@ def let_go(outcome: LoadedIndex | Unchanged | LoadError) -> None:
     """Free what a load brought that nobody will serve. Blocks."""
     if isinstance(outcome, LoadedIndex):
         outcome.engine.close()
+        if outcome.copy is not None:
+            outcome.copy.discard()
     if isinstance(outcome, LoadError):
         # TensorFlow's errors may be part of reference cycles that hold the matrix until they are collected.
         gc.collect()

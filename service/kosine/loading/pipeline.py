@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,13 @@ from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.layout import plan_matrix
 from kosine.loading.manifest import Manifests, check_digests, check_shape
 from kosine.loading.npy import read_header
+from kosine.loading.opening import Opener
 from kosine.loading.self_check import check_engine, sample_rows
 from kosine.loading.source import Fingerprint
 from kosine.serving.status import VersionInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,16 +40,15 @@ if TYPE_CHECKING:
     from kosine.engines.engine import Engine, EngineFactory
     from kosine.loading.admission import Admission, Booking
     from kosine.loading.artifact import MatrixArtifact
+    from kosine.loading.copies import Copies, PendingCopy
     from kosine.loading.ids import IdsArtifact
     from kosine.loading.layout import MatrixPlan
     from kosine.loading.manifest import Manifest
+    from kosine.loading.opening import Files
     from kosine.loading.source import Reader, Storage
     from kosine.settings import IndexSettings
 
 __all__ = ("LoadJob", "LoadedIndex", "Pipeline", "Sources", "Unchanged")
-
-_CONTENT_SAFE = frozenset({LoadCode.CANCELLED, LoadCode.CHANGED_WHILE_READING})
-"""Failures that say nothing about what is in the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,8 @@ class LoadJob:
     cancelled: Callable[[], bool]
     report: Callable[[Stage, int, int], None]
     """Called with the running stage, bytes read, and bytes in all."""
+    from_copy: bool = False
+    """Whether a local copy of these very files may be read in place of the store: nothing serves yet."""
     make_room: Callable[[], None] | None = None
     """`resource_preserving`: called once the load is admitted, before memory is taken."""
 
@@ -99,6 +101,8 @@ class LoadedIndex:
     info: VersionInfo
     engine: Engine
     ids: NDArray[np.generic] | None
+    copy: PendingCopy | None = None
+    """To be committed once it serves, or discarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +110,27 @@ class Unchanged:
     """The files were touched, their content is the one that serves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Files:
-    vectors: Reader
-    ids: Reader | None
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Most memory that reading both takes beside what it fills."""
-        return self.vectors.buffer_bytes + (self.ids.buffer_bytes if self.ids is not None else 0)
-
-    def verify(self) -> None:
-        """LoadError `changed_while_reading` unless both are still what they were when they were opened."""
-        self.vectors.verify()
-        if self.ids is not None:
-            self.ids.verify()
-
-
 class Pipeline:
     """Looks at sources and loads them. Thread-safe: every load has its own state."""
 
-    def __init__(self, *, storage: Storage, factory: EngineFactory, admission: Admission) -> None:
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        factory: EngineFactory,
+        admission: Admission,
+        copies: Copies | None = None,
+    ) -> None:
         self._storage = storage
         self._factory = factory
         self._admission = admission
         self._manifests = Manifests(storage)
+        self._copies = copies
+        self._opener = Opener(storage, self._manifests, copies)
+
+    def recall(self, name: str, settings: IndexSettings) -> Sources | None:
+        """What the local copy of `name` was made of; None where there is none that can be used. Blocks."""
+        return self._copies.recall(name, settings) if self._copies is not None else None
 
     def look(self, settings: IndexSettings) -> Sources:
         """Fingerprints now. Raises LoadError at FINGERPRINT."""
@@ -164,7 +164,7 @@ class Pipeline:
 
     def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
         """Run every step. Raises LoadError, and nothing else."""
-        load = _Load(job, self._storage, self._manifests, self._factory, self._admission)
+        load = _Load(job, self._opener, self._factory, self._admission)
         try:
             return load.run()
         except LoadError:
@@ -188,15 +188,13 @@ class _Load:
     def __init__(
         self,
         job: LoadJob,
-        storage: Storage,
-        manifests: Manifests,
+        opener: Opener,
         factory: EngineFactory,
         admission: Admission,
     ) -> None:
         self.stage = Stage.GATE
         self._job = job
-        self._storage = storage
-        self._manifests = manifests
+        self._opener = opener
         self._factory = factory
         self._admission = admission
         self._began = time.monotonic()
@@ -204,8 +202,11 @@ class _Load:
 
     def run(self) -> LoadedIndex | Unchanged:
         job = self._job
-        with contextlib.ExitStack() as booked:
-            with self._opened() as files:
+        with contextlib.ExitStack() as booked, contextlib.ExitStack() as unfinished:
+            self._enter(Stage.GATE)
+            with self._opener.open(job) as files:
+                if files.copy is not None:
+                    unfinished.callback(files.copy.discard)
                 plan = self._gate(files)
                 booking = booked.enter_context(self._book(plan, files.buffer_bytes))
                 if job.make_room is not None:
@@ -215,39 +216,11 @@ class _Load:
                 artifact, ids, digest = self._fetch(files, plan, booking)
             if digest == job.reuse:
                 return Unchanged()
-            return self._build(plan, artifact, ids, digest)
+            loaded = self._build(plan, artifact, ids, digest)
+            unfinished.pop_all()
+            return replace(loaded, copy=files.copy)
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[_Files]:
-        """Both files; left only when neither has changed meanwhile."""
-        self._enter(Stage.GATE)
-        sources = self._job.sources
-        vectors, ids = self._locate()
-        with contextlib.ExitStack() as stack:
-            files = _Files(
-                vectors=stack.enter_context(self._storage.open(vectors, sources.vectors)),
-                ids=stack.enter_context(self._storage.open(ids, sources.ids))
-                if ids is not None and sources.ids is not None
-                else None,
-            )
-            try:
-                yield files
-            except LoadError as error:
-                # Whatever is wrong with a file that somebody is writing to is not worth telling.
-                if error.code not in _CONTENT_SAFE:
-                    files.verify()
-                raise
-            files.verify()
-
-    def _locate(self) -> tuple[str, str | None]:
-        """Where vectors and ids are."""
-        settings, sources = self._job.settings, self._job.sources
-        if sources.manifest is None:
-            return settings.uri, settings.ids
-        named = self._manifests.read(settings.uri, sources.manifest, seen=sources.named)
-        return named.vectors.uri, named.ids.uri if named.ids is not None else None
-
-    def _gate(self, files: _Files) -> MatrixPlan:
+    def _gate(self, files: Files) -> MatrixPlan:
         settings = self._job.settings
         plan = plan_matrix(read_header(files.vectors), layout=settings.layout, dim=settings.dim)
         if (named := self._job.sources.named) is not None:
@@ -282,7 +255,7 @@ class _Load:
             freed = served.bytes
         return self._admission.book(need, freed_first=freed)
 
-    def _hash_all(self, files: _Files, plan: MatrixPlan) -> str:
+    def _hash_all(self, files: Files, plan: MatrixPlan) -> str:
         """The digest, at the price of reading all twice: a touched file must cause no gap in service."""
         ids = self._hash(files.ids) if files.ids is not None else b""
         return self._digest(plan, self._hash(files.vectors), ids)
@@ -298,7 +271,7 @@ class _Load:
         return digest.digest()
 
     def _fetch(
-        self, files: _Files, plan: MatrixPlan, booking: Booking
+        self, files: Files, plan: MatrixPlan, booking: Booking
     ) -> tuple[MatrixArtifact, IdsArtifact | None, str]:
         def progress(done: int) -> None:
             booking.allocated(plan.nbytes * done // max(1, files.vectors.size))
@@ -320,6 +293,8 @@ class _Load:
             progress=progress,
         )
         digest = self._digest(plan, artifact.digest, ids.digest if ids is not None else b"")
+        if files.copy is not None:
+            files.copy.found(vectors=artifact.digest, ids=ids.digest if ids is not None else None)
         return artifact, ids, digest
 
     def _digest(self, plan: MatrixPlan, vectors: bytes, ids: bytes) -> str:

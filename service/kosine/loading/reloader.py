@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Loader", "Reloader", "ReloaderParts")
 
+T = TypeVar("T")
+
 _LOOK_WITHIN = 30.0
 _MOST_LEFT_BEHIND = 4
 """Threads of one index that may hang at once; past it the source is not touched until one returns."""
@@ -52,6 +54,9 @@ class Loader(Protocol):
 
     def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
         """Run every step."""
+
+    def recall(self, name: str, settings: IndexSettings) -> Sources | None:
+        """What a local copy was made of; raises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,8 @@ class Reloader:
         self._published: VersionInfo | None = None
         self._outdated = False
         """Whether the version that serves was loaded with other settings."""
+        self._recalled = False
+        """Whether the local copy had its chance."""
 
     def start(self) -> None:
         """Begin with the first look."""
@@ -160,6 +167,7 @@ class Reloader:
         try:
             sources = await self._look(settings)
         except LoadError as error:
+            await self._recall(settings)
             return self._failed_look(error, began=began, asked=asked)
         if self._settings is not settings or self._closing:
             return began
@@ -173,10 +181,29 @@ class Reloader:
                 return self._loop.time()
             case Kind.GIVE_UP:
                 return self._failed_look(_unsettled(), began=self._seen.since)
-            case Kind.UNCHANGED if self._failed is not None:
-                self._failed = None
-                self._reporter.recovered()
+            case Kind.UNCHANGED:
+                self._reporter.confirmed()
+                if self._failed is not None:
+                    self._failed = None
+                    self._reporter.recovered()
         return action.until
+
+    async def _recall(self, settings: IndexSettings) -> None:
+        """Serve the local copy while the store does not answer, once, and only where nothing serves."""
+        if self._recalled or self._closing or self._registry.current(self._name) is not None:
+            return
+        self._recalled = True
+        sources = await self._with_copy(partial(self._parts.loader.recall, self._name, settings))
+        if sources is not None and self._settings is settings:
+            await self._load(sources, stale=True)
+
+    async def _with_copy(self, call: Callable[[], T]) -> T | None:
+        """What `call` returns; None where the disk of the copies hangs."""
+        try:
+            return await self._parts.threads.run(call, name=self._name, within=self._settings.refresh.timeout)
+        except Overdue:
+            self._log.warning("copy_failed", reason="the disk takes longer than refresh.timeout")
+            return None
 
     def _situation(self, *, forced: bool = False) -> Situation:
         refresh = self._settings.refresh
@@ -211,7 +238,7 @@ class Reloader:
         self._answer(self._outcome("failed"), first=asked)
         return decide(self._situation()).until
 
-    async def _load(self, sources: Sources) -> None:
+    async def _load(self, sources: Sources, *, stale: bool = False) -> None:
         asked, self._asked = self._asked, []
         began = self._loop.time()
         self._attempt = attempt = Attempt(self._reporter.progressed)
@@ -227,7 +254,9 @@ class Reloader:
         if isinstance(result, LoadError) and result.code is LoadCode.CANCELLED:
             self._reporter.called_off()
             return
-        self._answer(self._conclude(result, sources, began=began), first=len(asked))
+        self._answer(self._conclude(result, sources, began=began, stale=stale), first=len(asked))
+        if isinstance(result, LoadedIndex) and result.copy is not None:
+            await self._with_copy(result.copy.commit)
 
     def _job(self, attempt: Attempt, sources: Sources) -> LoadJob:
         current = self._registry.current(self._name)
@@ -237,6 +266,7 @@ class Reloader:
             sources=sources,
             served=self._published,
             reuse=current.info.digest if current is not None and not self._outdated else None,
+            from_copy=current is None and self._failed is None,
             cancelled=attempt.cancelled,
             report=attempt.report,
             make_room=self._make_room
@@ -266,7 +296,7 @@ class Reloader:
         return refused
 
     def _conclude(
-        self, result: LoadedIndex | Unchanged | LoadError, sources: Sources, *, began: float
+        self, result: LoadedIndex | Unchanged | LoadError, sources: Sources, *, began: float, stale: bool
     ) -> ReloadOutcome:
         token = sources.combined.token
         if isinstance(result, LoadError):
@@ -280,7 +310,7 @@ class Reloader:
                 current.info = self._published = replace(current.info, fingerprint=token)
             return self._outcome("unchanged")
         self._published, self._outdated = result.info, False
-        self._reporter.published(result.info, seconds=seconds)
+        self._reporter.published(result.info, seconds=seconds, stale=stale)
         return self._outcome("published")
 
     def _failure(self, error: LoadError, *, token: str | None, began: float) -> None:

@@ -42,8 +42,8 @@ class Reporter:
         """A load is at `stage`, with `done` of `total` bytes read."""
         self._note(stage=stage, bytes_read=done, bytes_total=total)
 
-    def published(self, info: VersionInfo, *, seconds: float) -> None:
-        """A new version serves."""
+    def published(self, info: VersionInfo, *, seconds: float, stale: bool) -> None:
+        """A new version serves; a `stale` one is of a local copy that the store has not confirmed."""
         self._metrics.reload(self._name, "published", "", seconds)
         self._log.info(
             "reload_published",
@@ -52,13 +52,21 @@ class Reporter:
             dim=info.dim,
             bytes=info.bytes,
             seconds=round(seconds, 3),
+            stale=stale,
         )
-        self._rest(last_error=None)
+        self._rest(last_error=None, stale=stale)
+
+    def confirmed(self) -> None:
+        """The store holds what serves."""
+        if self._status.stale:
+            self._log.info("copy_confirmed")
+            self._note(stale=False)
 
     def unchanged(self, *, seconds: float) -> None:
         """The source was read again and holds what serves."""
         self._metrics.reload(self._name, "unchanged", "", seconds)
         self._log.debug("reload_unchanged", seconds=round(seconds, 3))
+        self.confirmed()
         self._rest(last_error=None)
 
     def recovered(self) -> None:

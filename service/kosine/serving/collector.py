@@ -34,10 +34,12 @@ class IndexCollector(Collector):
         gauges, versions = _gauges(), _version_info()
         for name in self._registry.names():
             version = self._registry.current(name)
-            failure = self._registry.load_status(name).last_error
+            load = self._registry.load_status(name)
+            failure = load.last_error
             values: dict[str, float] = {
                 "available": version is not None,
                 "failures": failure.consecutive if failure else 0,
+                "stale": load.stale,
             }
             if version is not None:
                 info = version.info
@@ -63,6 +65,7 @@ def _gauges() -> dict[str, GaugeMetricFamily]:
     return {
         "available": gauge("index_available", "1 while the index answers."),
         "failures": gauge("index_reload_failures", "Failed reloads since the last good one."),
+        "stale": gauge("index_stale", "1 while a local copy serves that the store has not confirmed."),
         "queue": gauge("queue_rows", "Queries that wait for a batch."),
         "rows": gauge("index_rows", "Rows of the served version."),
         "dim": gauge("index_dim", "Dimension of the served version."),

@@ -56,6 +56,8 @@ class LoadStatus:
     checked_at: datetime | None = None
     """When the source was last looked at."""
     last_error: LoadFailure | None = None
+    stale: bool = False
+    """Whether what serves comes from a local copy, and the store has not confirmed it yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
