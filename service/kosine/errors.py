@@ -272,6 +272,7 @@ class LoadCode(StrEnum):
     SOURCE_MISSING = "source_missing"
     SOURCE_FORBIDDEN = "source_forbidden"
     SOURCE_UNREADABLE = "source_unreadable"
+    MISSING_EXTRA = "missing_extra"
     NOT_A_FILE = "not_a_file"
     CHANGED_WHILE_READING = "changed_while_reading"
     UNSETTLED = "unsettled"

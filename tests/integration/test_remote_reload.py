@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import random
+import sys
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from kosine.errors import IndexNotReady
+from kosine.errors import IndexNotReady, Stage
 from kosine.loading.storage.remote import Transfer
 from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
@@ -26,6 +27,7 @@ from kosine.source_uri import COMMAND_LINE
 from kosine.units import Duration
 from tests.kit.fault_proxy import Fault, fault_proxy
 from tests.kit.loads import index_settings, memory, rig
+from tests.kit.log_events import log_events
 from tests.kit.npy_files import npy_bytes, unit_rows
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def looks(requests: list[Request]) -> list[Request]:
 async def service(proxy: FaultProxy, **changes: Any) -> AsyncIterator[Rig]:
     """A service of the index `items`, polled ten times a second."""
     settings = StoresSettings(
-        s3=S3Settings(endpoint_url=proxy.endpoint, region="us-east-1"), idle_timeout=Duration(0.3)
+        s3=S3Settings(endpoint_url=proxy.endpoint, region="us-east-1"),
+        idle_timeout=Duration(changes.pop("idle_timeout", 0.3)),
     )
     transfer = Transfer(
         draw=random.Random(1).random,
@@ -149,6 +152,38 @@ async def test_a_load_reads_every_byte_once(proxy: FaultProxy) -> None:
     assert len(content(0)) == spans[-1][1] + 1
     last_range = max(at for at, request in enumerate(seen) if request.method == "GET")
     assert 3 == len(looks(seen[:last_range]))
+
+
+async def test_a_load_tells_how_far_it_is(proxy: FaultProxy) -> None:
+    """Bytes read grow towards the size of the object while its ranges come in."""
+    proxy.script = lambda request: Fault(delay=0.3) if "range" in request.headers else None
+    size = len(content(0))
+    async with service(proxy, idle_timeout=5.0) as running:
+        await published(running, 1)
+        fetched = [status for _, status in running.registry.notes if status.stage is Stage.FETCH]
+    assert {size} == {status.bytes_total for status in fetched}
+    read = [status.bytes_read for status in fetched]
+    assert sorted(read) == read
+    assert 0 == read[0]
+
+
+async def test_a_missing_extra_is_told_once_and_shown(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status names the command; polls neither load anything nor repeat the warning."""
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    async with log_events() as log, service(proxy) as running:
+        await running.registry.until(
+            lambda: (
+                (error := running.registry.load_status("items").last_error) is not None
+                and error.consecutive > 3
+            )
+        )
+        assert ("missing_extra", "fingerprint") == running.error()
+        told = [event for event in log.named("reload_failed") if event["log_level"] == "warning"]
+        assert 1 == len(told)
+        assert "pip install 'kosine[s3]'" in told[0]["detail"]
+    assert not proxy.requests
 
 
 @pytest.mark.parametrize(

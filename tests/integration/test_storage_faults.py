@@ -137,7 +137,7 @@ def test_n14_a_store_that_stays_busy_is_unreadable_not_empty(bench: Bench, statu
         (401, LoadCode.SOURCE_FORBIDDEN),
         (403, LoadCode.SOURCE_FORBIDDEN),
         (404, LoadCode.SOURCE_MISSING),
-        (400, LoadCode.SOURCE_UNREADABLE),
+        (405, LoadCode.SOURCE_UNREADABLE),
         (412, LoadCode.CHANGED_WHILE_READING),
     ],
 )
@@ -346,6 +346,31 @@ def test_n24_an_expired_token_is_forbidden(bench: Bench, reason: str) -> None:
     error = bench.refusal(bench.read)
     assert LoadCode.SOURCE_FORBIDDEN == error.code
     assert reason in error.detail
+
+
+def test_n24_an_expired_token_is_renewed_by_the_look_that_meets_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 answers its HEAD with 400 and nothing else: no look fails where newer credentials are there."""
+    if bench.server.kind == "gs":
+        pytest.skip("S3's way to say it")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "second")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-second")
+    bench.proxy.script = lambda request: (
+        None if "Credential=second/" in request.headers["authorization"] else Fault(status=400)
+    )
+    assert CONTENT == bench.read()
+
+
+def test_n24_an_expired_token_that_nobody_renewed_is_told(bench: Bench) -> None:
+    """One more attempt with what the environment holds; new credentials then never worked, so no third."""
+    if bench.server.kind == "gs":
+        pytest.skip("S3's way to say it")
+    bench.proxy.script = lambda _: Fault(status=400)
+    assert LoadCode.SOURCE_FORBIDDEN == bench.refusal().code
+    assert 2 == len(bench.proxy.seen())
+    assert LoadCode.SOURCE_FORBIDDEN == bench.refusal().code
+    assert 1 == len(bench.proxy.seen())
 
 
 def test_n24_no_secret_is_told(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import structlog
 from kosine.serving.status import LoadFailure, LoadStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kosine.errors import LoadError, Stage
     from kosine.metrics import Metrics
     from kosine.serving.registry import Registry
@@ -18,16 +21,28 @@ if TYPE_CHECKING:
 
 __all__ = ("Reporter",)
 
+_PROGRESS_EVERY = 5.0
+
 
 class Reporter:
     """Use it on the event loop. A failure stays in the status until a load is good again."""
 
-    def __init__(self, name: str, *, registry: Registry, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry: Registry,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = name
         self._registry = registry
         self._metrics = metrics
         self._log = structlog.get_logger(__name__).bind(index=name)
         self._status = LoadStatus()
+        self._clock = clock
+        self._progress_at: float | None = None
+        """When progress is told next; None between loads."""
 
     @property
     def failure(self) -> LoadFailure | None:
@@ -39,7 +54,13 @@ class Reporter:
         self._note(checked_at=datetime.now(UTC))
 
     def progressed(self, stage: Stage, done: int, total: int) -> None:
-        """A load is at `stage`, with `done` of `total` bytes read."""
+        """A load is at `stage`, with `done` of `total` bytes read; the log tells of a long one as it goes."""
+        now = self._clock()
+        if self._progress_at is None:
+            self._progress_at = now + _PROGRESS_EVERY
+        elif now >= self._progress_at:
+            self._progress_at = now + _PROGRESS_EVERY
+            self._log.info("reload_progress", stage=stage.value, bytes_read=done, bytes_total=total)
         self._note(stage=stage, bytes_read=done, bytes_total=total)
 
     def published(self, info: VersionInfo, *, seconds: float, stale: bool) -> None:
@@ -102,6 +123,7 @@ class Reporter:
         return failure
 
     def _rest(self, **changes: Any) -> None:
+        self._progress_at = None
         self._note(stage=None, bytes_read=0, bytes_total=0, **changes)
 
     def _note(self, **changes: Any) -> None:

@@ -26,6 +26,7 @@ class _Held(Generic[C]):
     client: C
     close: Callable[[], Awaitable[None]]
     users: int = 0
+    worked: bool = False
 
 
 class Clients(Generic[C]):
@@ -35,6 +36,11 @@ class Clients(Generic[C]):
         self._make = make
         self._making = asyncio.Lock()
         self._held: _Held[C] | None = None
+
+    @property
+    def worked(self) -> bool:
+        """Whether the store has answered the client of now; one that it refuses then has expired."""
+        return self._held is not None and self._held.worked
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[C]:
@@ -46,6 +52,7 @@ class Clients(Generic[C]):
             held.users += 1
         try:
             yield held.client
+            held.worked = True
         except StoreError as error:
             if error.kind is Kind.FORBIDDEN and self._held is held:
                 self._held = None

@@ -36,14 +36,14 @@ _DONE = frozenset({200, 204, 206})
 
 
 def require_gcsfs() -> None:
-    """LoadError `source_unreadable` that names the command, where gcsfs is not installed."""
+    """LoadError `missing_extra` that names the command, where gcsfs is not installed."""
     # Else gcsfs asks the control plane about every bucket, for up to 60 s where that is out of reach.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         import gcsfs  # noqa: F401, PLC0415  an extra
     except ImportError:
         raise LoadError(
-            LoadCode.SOURCE_UNREADABLE,
+            LoadCode.MISSING_EXTRA,
             "gs:// sources need gcsfs, which is not installed; run: pip install 'kosine[gcs]'",
             stage=Stage.FINGERPRINT,
         ) from None

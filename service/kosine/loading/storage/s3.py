@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ("S3Store", "require_s3fs")
 
+_BAD_REQUEST = 400
 _CONNECT_TIMEOUT = 5.0
 _CONNECTIONS = 64
 
 
 def require_s3fs() -> None:
-    """LoadError `source_unreadable` that names the command, where s3fs is not installed."""
+    """LoadError `missing_extra` that names the command, where s3fs is not installed."""
     try:
         import s3fs  # noqa: F401, PLC0415  an extra
     except ImportError:
         raise LoadError(
-            LoadCode.SOURCE_UNREADABLE,
+            LoadCode.MISSING_EXTRA,
             "s3:// sources need s3fs, which is not installed; run: pip install 'kosine[s3]'",
             stage=Stage.FINGERPRINT,
         ) from None
@@ -53,8 +54,25 @@ class S3Store:
         self._clients = Clients(self._connect)
 
     async def head(self, name: ObjectName) -> ObjectFacts:
-        """See `ObjectStore.head`."""
-        return _facts(await self.request("head_object", Bucket=name.bucket, Key=name.key))
+        """See `ObjectStore.head`; asked again where the credentials have expired."""
+        worked = self._clients.worked
+        try:
+            return await self._head(name)
+        except StoreError as error:
+            if not worked or error.status != _BAD_REQUEST:
+                raise
+        return await self._head(name)
+
+    async def _head(self, name: ObjectName) -> ObjectFacts:
+        async with self._clients.use() as client:
+            try:
+                with _classified():
+                    return _facts(await client.head_object(Bucket=name.bucket, Key=name.key))
+            except StoreError as error:
+                if error.status != _BAD_REQUEST:
+                    raise
+                # An expired token; the answer to a HEAD has no body to say so.
+                raise StoreError(Kind.FORBIDDEN, error.detail, status=error.status) from None
 
     @contextlib.asynccontextmanager
     async def get_range(
