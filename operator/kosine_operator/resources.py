@@ -117,6 +117,7 @@ class Source(_Struct, frozen=True):
     uri: Uri
     ids: Uri | None = None
     layout: Literal["rows", "columns", "transposed"] | None = None
+    invalid_rows: Literal["refuse", "drop"] | None = None
     check_layout: bool | None = None
 
 

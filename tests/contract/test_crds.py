@@ -173,6 +173,7 @@ def service_settings() -> Iterator[tuple[str, Setting]]:
         "ids": "source.ids",
         "layout": "source.layout",
         "check_layout": "source.checkLayout",
+        "invalid_rows": "source.invalidRows",
     }
     for setting in settings_of(IndexSettings):
         if setting.section is None:

@@ -1,4 +1,4 @@
-"""The parts of docs/ that code knows better: settings, command line, metrics. `make docs` writes them.
+"""The parts of docs/ that code knows better: settings, resources, options, metrics. `make docs` writes them.
 
 A block stands between `<!-- generated: NAME -->` and `<!-- end -->`; what is around it is written by hand.
 """
@@ -29,6 +29,7 @@ from kosine.settings import (
     StoresSettings,
 )
 from kosine.units import Duration, Size
+from tests.kit import crd_docs
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -55,7 +56,10 @@ _HELP_WIDTH = 100
 def blocks() -> dict[str, str]:
     """Every generated block by its name."""
     tables = {f"settings.{name}": _settings_table(name, section) for name, section in _SECTIONS.items()}
-    return {**tables, "cli": _command_line(), "metrics": _metrics_table()}
+    resources = {
+        f"crd.{name}": _table(crd_docs.HEAD, crd_docs.field_rows(name)) for name in ("index", "server")
+    }
+    return {**tables, **resources, "cli": _command_line(), "metrics": _metrics_table()}
 
 
 def regenerated(text: str) -> str:

@@ -90,6 +90,7 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
         "uri": "s3://bucket/items.npy",
         "ids": "s3://bucket/items.ids.npy",
         "layout": "rows",
+        "invalidRows": "refuse",
         "checkLayout": True,
     },
     "dim": 8,

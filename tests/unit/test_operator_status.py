@@ -129,10 +129,9 @@ TABLE = [
     pytest.param(
         seen(a_pod("a"), a_pod("b", configuration_hash=None, report=None, error="connection refused")),
         {
-            "Loaded": "False/ConfigurationPending",
-            "Progressing": "True/HotReload",
+            "Loaded": "False/PodsUnreachable",
             "Degraded": "True/PodsUnreachable",
-            "Ready": "False/ConfigurationPending",
+            "Ready": "False/PodsUnreachable",
         },
         id="one pod does not answer",
     ),
@@ -330,6 +329,18 @@ def test_a_paused_index_says_so() -> None:
     assert "False/Paused" == told(status_of(SETTLED, index=index, found=found))["Progressing"]
     pods = seen(a_pod("a", configuration_hash="old"), a_pod("b", configuration_hash="old"))
     assert "False/ConfigurationPending" == told(status_of(pods, index=index, found=found))["Ready"]
+
+
+def test_pods_that_cannot_be_asked_are_not_said_to_be_empty() -> None:
+    """An operator without a way to the pods says so; whether they answer is as it was."""
+    before = status_of(SETTLED)
+    silent = [a_pod(name, None, configuration_hash=None, error="timed out") for name in "ab"]
+    status = status_of(seen(*silent), previous=before)
+    assert (before["loaded"], "True/Serving") == (status["loaded"], told(status)["Available"])
+    assert ("True/PodsUnreachable", "False/PodsUnreachable") == (
+        told(status)["Degraded"],
+        told(status)["Loaded"],
+    )
 
 
 def test_what_is_asked_for_and_not_installed_is_degraded() -> None:

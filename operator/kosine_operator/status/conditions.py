@@ -72,7 +72,7 @@ _REFUSED = (
     Reason.SERVICE_ACCOUNT_NOT_ALLOWED,
 )
 _ALLOWED_TO_FAIL = (Reason.CRD_NOT_INSTALLED, Reason.DEFAULT_INDEX_NOT_FOUND)
-_PENDING = ("NoReadyPods", "ConfigurationPending", "Loading")
+_PENDING = ("NoReadyPods", "PodsUnreachable", "ConfigurationPending", "Loading")
 
 REASONS: Mapping[ConditionType, frozenset[str]] = {
     ConditionType.ACCEPTED: frozenset({"Accepted", "InvalidSpec", "Rejected", "Forbidden", *_REFUSED}),

@@ -18,6 +18,7 @@ __all__ = (
     "listed",
     "load_reason",
     "no_ready_pods",
+    "pods_unreachable",
     "pool_trouble",
     "rollout_pending",
 )
@@ -68,6 +69,12 @@ def configuration_pending(rendered: Rendered, observed: Observed) -> Finding | N
     )
 
 
+def pods_unreachable(observed: Observed) -> Finding | None:
+    """Which ready pods could not be asked, so that nothing is known of them."""
+    silent = [f"{pod.pod}: {pod.error}" for pod in observed.ready if pod.error]
+    return false("PodsUnreachable", "; ".join(silent)) if silent else None
+
+
 def pool_trouble(rendered: Rendered | None, observed: Observed) -> Finding | None:
     """What is wrong with the pool and needs somebody, the worst first."""
     refused = [f"{pod.pod}: {pod.refused}" for pod in observed.pods if pod.refused]
@@ -78,9 +85,8 @@ def pool_trouble(rendered: Rendered | None, observed: Observed) -> Finding | Non
     waiting = [f"{pod.pod}: {pod.waiting}" for pod in observed.pods if pod.waiting]
     if waiting:
         return true("PodsFailing", "; ".join(waiting))
-    silent = [f"{pod.pod}: {pod.error}" for pod in observed.ready if pod.error]
-    if silent:
-        return true("PodsUnreachable", "; ".join(silent))
+    if (unreachable := pods_unreachable(observed)) is not None:
+        return true(unreachable.reason, unreachable.message)
     for refusal in rendered.refused if rendered is not None else ():
         if refusal.optional:
             return true(refusal.reason, refusal.message)

@@ -13,6 +13,7 @@ from kosine_operator.status.findings import (
     configuration_pending,
     load_reason,
     no_ready_pods,
+    pods_unreachable,
     pool_trouble,
     rollout_pending,
 )
@@ -113,10 +114,11 @@ class _View:
         ]
 
     def _available(self) -> Finding:
-        if self.moving and (kept := self._kept(ConditionType.AVAILABLE)) is not None:
-            # Pods that are not looked at here answer for it.
-            return kept
         ready, count = len(self.observed.ready), len(self.answering)
+        unknown = self.moving or (not count and pods_unreachable(self.observed))
+        if unknown and (kept := self._kept(ConditionType.AVAILABLE)) is not None:
+            # Pods that could not be looked at may answer for it as before.
+            return kept
         if count:
             return true("Serving", f"{count} of {ready} ready pods answer")
         return no_ready_pods(self.observed) or false("NotLoaded", f"none of {ready} ready pods has loaded it")
@@ -127,8 +129,9 @@ class _View:
         for pod, report, failure in self._failures():
             if not report.loaded:
                 return false(load_reason(failure), f"{pod.pod}: {failure.detail}")
-        if (nobody := no_ready_pods(self.observed)) is not None:
-            return nobody
+        unknown = no_ready_pods(self.observed) or pods_unreachable(self.observed)
+        if unknown is not None:
+            return unknown
         if self.rendered is not None and not self._settled() and self._pending(self.rendered):
             return false("ConfigurationPending", self._pending(self.rendered))
         ready = self.observed.ready
@@ -231,7 +234,7 @@ class _View:
             for _, report in self.reports
             if report.answers and report.loaded_at is not None
         ]
-        kept = self.previous.get("loaded") if self.moving else None
+        kept = self.previous.get("loaded") if self.moving or pods_unreachable(self.observed) else None
         return max(found, key=lambda version: (version["time"], version["version"]), default=kept)
 
     def last_failure(self) -> dict[str, Any] | None:
