@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from kosine_operator.pools import acceptance, pool, pool_of
 from kosine_operator.resources import parse_index, parse_server
+from kosine_operator.status import IndexReport, LoadFailure, Observed, PodReport, index_status
 from tests.kit.control_plane.cluster import CommandFailed, Namespace
 from tests.kit.crds import KINDS
 from tests.kit.golden_manifests import GOLDEN
 from tests.kit.hostile_uris import GOOD_OBJECTS, HOSTILE
-from tests.kit.operator_pools import EXAMPLES
+from tests.kit.operator_pools import EXAMPLES, NOW, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,6 +240,41 @@ def test_a_dimension_cannot_be_changed(namespace: Namespace) -> None:
             namespace.kubectl(
                 "patch", "cidx", "items", "--type=merge", f'--patch={{"spec":{{"dim":{value}}}}}'
             )
+
+
+def test_a_status_is_taken_and_writes_nothing_twice(namespace: Namespace) -> None:
+    """Every field of it is declared, and the same status applied again keeps the resource version."""
+    namespace.apply(stored(namespace, "CosineIndex", {"source": URI}))
+    index = parse_index(namespace.get("cosineindex", "items") or {})
+    found = pool(pool_of(index), [index], [], now=NOW)
+    assert found is not None
+    failure = LoadFailure(code="source_missing", detail="x" * 5000, at=NOW)
+    report = IndexReport(
+        state="available", version="v1", rows=1, dim=2, bytes=8, loaded_at=NOW, last_error=failure
+    )
+    status = index_status(
+        index,
+        pool=found,
+        acceptance=acceptance(index, found),
+        rendered=rendered(found),
+        observed=Observed(now=NOW, pods=(PodReport(pod="items-0", ready=True, indexes={"items": report}),)),
+        previous=None,
+    )
+    path = f"/apis/kosine.dev/v1alpha1/namespaces/{namespace.name}/cosineindexes/items/status"
+    applied = {**stored(namespace, "CosineIndex", {}), "status": status}
+    del applied["spec"]
+    answers = [
+        namespace.plane.admin.request(
+            "PATCH",
+            f"{path}?fieldManager=kosine-operator&force=true",
+            applied,
+            content_type="application/apply-patch+yaml",
+        )
+        for _ in range(2)
+    ]
+    assert [200, 200] == [answer.status for answer in answers], answers
+    assert status == answers[0].body["status"]
+    assert 1 == len({answer.body["metadata"]["resourceVersion"] for answer in answers})
 
 
 def test_kubectl_scales_and_shows(namespace: Namespace) -> None:

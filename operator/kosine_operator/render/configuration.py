@@ -120,6 +120,15 @@ def _default_index(pool: Pool, entries: dict[str, Any]) -> tuple[str | None, tup
 
 
 def _entries(text: str | None) -> dict[str, Any]:
-    document = yaml.safe_load(text) if text else None
+    """The indexes of a live file; whatever somebody else wrote into it is none."""
+    try:
+        document = yaml.safe_load(text or "")
+    except yaml.YAMLError:
+        return {}
     indexes = document.get("indexes") if isinstance(document, dict) else None
-    return indexes if isinstance(indexes, dict) else {}
+    entries = indexes.items() if isinstance(indexes, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict) and _is_ours(entry)}
+
+
+def _is_ours(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("uri"), str) and isinstance(entry.get("ids", ""), str)

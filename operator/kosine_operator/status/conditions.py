@@ -151,20 +151,21 @@ def conditions(
 ) -> list[dict[str, Any]]:
     """The list of `status.conditions`; one that keeps its status keeps its time."""
     before = _by_type(previous)
-    return [
-        {
-            "type": kind.value,
-            "status": status,
-            "reason": finding.reason,
-            "message": _clipped(finding.message),
-            "observedGeneration": generation,
-            "lastTransitionTime": before[kind]["lastTransitionTime"]
-            if before.get(kind, {}).get("status") == status
-            else stamp(now),
-        }
-        for kind, finding in findings.items()
-        for status in [str(finding.holds)]
-    ]
+    made = []
+    for kind, finding in findings.items():
+        old, status = before.get(kind, {}), str(finding.holds)
+        since = old["lastTransitionTime"] if old.get("status") == status else stamp(now)
+        made.append(
+            {
+                "type": kind.value,
+                "status": status,
+                "reason": finding.reason,
+                "message": _clipped(finding.message),
+                "observedGeneration": generation,
+                "lastTransitionTime": since,
+            }
+        )
+    return made
 
 
 def invalid_status(
