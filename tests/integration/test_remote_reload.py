@@ -11,6 +11,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,29 @@ async def test_an_unchanged_object_costs_one_head_a_poll(proxy: FaultProxy) -> N
         assert {"HEAD"} == {request.method for request in seen}
         assert took > 9 * SOON * 0.9 - 0.05
         assert 1 == len(running.registry.published)
+
+
+async def test_twenty_indexes_cost_twenty_heads_an_interval(moto: ObjectServer, proxy: FaultProxy) -> None:
+    """Each index is asked about once an interval, by nothing else than HEAD, over shared connections."""
+    names = [f"items-{number}" for number in range(20)]
+    for name in names:
+        await asyncio.to_thread(moto.put, f"{name}.npy", content(0))
+    async with service(proxy, idle_timeout=5.0) as running:
+        await published(running, 1)
+        await running.apply(
+            **{name: index_settings(f"s3://vectors/{name}.npy", interval=1.0) for name in names}
+        )
+        await running.registry.until(lambda: len(running.registry.published) == 21, within=60)
+        proxy.seen()
+        connections, began = proxy.connections, time.monotonic()
+        while len(proxy.requests) < 100:
+            await asyncio.sleep(0.05)
+        seen, took = proxy.seen(), time.monotonic() - began
+    assert {"HEAD"} == {request.method for request in seen}
+    of_each = Counter(request.target for request in seen)
+    assert 20 == len(of_each)
+    assert max(of_each.values()) <= took / 0.9 + 1
+    assert proxy.connections - connections <= 20
 
 
 async def test_a_load_reads_every_byte_once(proxy: FaultProxy) -> None:

@@ -77,9 +77,8 @@ class FaultProxy:
                 while await self._exchange(reader, writer):
                     pass
             writer.close()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the proxy ends; streams would report a cancelled task as an error
             writer.transport.abort()
-            raise
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")

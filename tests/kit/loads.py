@@ -152,9 +152,12 @@ class ScriptedLoader:
 
 @contextlib.asynccontextmanager
 async def virtual_reloader(
-    settings: IndexSettings | None = None, *, loader: ScriptedLoader | None = None
+    settings: IndexSettings | None = None,
+    *,
+    loader: ScriptedLoader | None = None,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[tuple[Reloader, ScriptedLoader, ObservedRegistry, InlineThreads]]:
-    """The reloader of an index named `items`, started; poll after 30 s without jitter, settle 250 ms."""
+    """The reloader of an index named `items`, started; poll after 30 s, jittered by `rng`, settle 250 ms."""
     registry, threads, metrics = ObservedRegistry(), InlineThreads(), Metrics()
     loader = loader or ScriptedLoader()
     dispatcher = Dispatcher(VirtualDevice())
@@ -175,7 +178,7 @@ async def virtual_reloader(
         threads=threads,
         open_version=opened,
         metrics=metrics,
-        rng=_Steady(),
+        rng=rng or _Steady(),
     )
     registry.declare("items", source="items.npy", required=True)
     reloader = Reloader("items", settings or IndexSettings(uri="items.npy"), parts=parts)
