@@ -189,6 +189,14 @@ def test_what_cannot_be_done_is_exit_code_2(
     assert [] == list(served.iterdir())
 
 
+def test_a_manifest_is_no_vectors(tmp_path: Path, served: Path) -> None:
+    """What is inspected as a manifest is not published as a matrix."""
+    list(publishing(tmp_path, prepared(tmp_path, 1)))
+    done = kosine_publish(tmp_path / "items.json", served)
+    assert (2, True) == (done.exit_code, "a manifest is what comes out" in done.output), done.output
+    assert [] == list(served.iterdir())
+
+
 def test_a_json_of_somebody_else_is_not_replaced(tmp_path: Path, served: Path) -> None:
     """A package.json is no manifest; the way out is named."""
     (served / "items.json").write_text('{"name": "shop"}')

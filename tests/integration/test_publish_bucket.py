@@ -244,12 +244,13 @@ def test_a_large_upload_goes_on_after_a_failure(
     if request.node.callspec.params["server"] == "fake_gcs":
         pytest.skip("fake-gcs-server takes the question how much has arrived for the end of the upload")
 
-    def of_part(request: Request) -> bool:
-        return (request.method == "PUT" and "uploadId=" in request.target) or "upload_id=" in request.target
+    def of_upload(request: Request) -> bool:
+        return "uploadId=" in request.target or "upload_id=" in request.target
 
-    faults = [None, Fault(status=503), Fault(lost=True), Fault(lost=True)]
+    # The last of them is the answer to what completes it.
+    faults = [None, Fault(status=503), Fault(lost=True), None, None, Fault(lost=True)]
     with fault_proxy(server.endpoint) as proxy:
-        proxy.script = in_turn(*faults, when=of_part)
+        proxy.script = in_turn(*faults, when=of_upload)
         with contextlib.closing(target_at(server, prefix, endpoint=proxy.endpoint)) as target:
             list(publishing(target, prepared(tmp_path, 3, rows=3 * PART // 20)))
     assert 3 * PART // 20 == manifest_of(server, prefix)["rows"]
@@ -388,8 +389,10 @@ def test_old_versions_are_removed_when_asked(
     """What is served, the newest and what any manifest there names stay; nothing else is touched."""
     publications = [prepared(tmp_path, seed) for seed in range(4)]
     for publication in publications:
+        if publication in publications[3:]:
+            later(server, target, prefix)
         list(publishing(target, publication))
-        later(server, target, prefix)
+    later(server, target, prefix)
     server.put(f"{prefix}pinned.json", json.dumps({"vectors": publications[0].vectors.file}).encode())
     server.put(f"{prefix}items-notes.npy", b"mine")
     below = f"{prefix}below/{publications[1].vectors.file}"
@@ -443,8 +446,7 @@ def test_a_removal_ends_where_another_manifest_is(
     publications = [prepared(tmp_path, seed) for seed in range(3)]
     for publication in publications:
         list(publishing(target, publication))
-        later(server, target, prefix)
-    list(publishing(target, publications[2]))
+    later(server, target, prefix)
     server.put(f"{prefix}items.json", publications[2].manifest() + b"\n")
     removing = publishing(target, publications[2], keep=1)
     for step in removing:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ _CONNECT_TIMEOUT = 5.0
 _CONNECTIONS = 64
 _FACTS_LIMIT = 64 * 2**10
 _DONE = frozenset({200, 204, 206})
+_SENT_BYTES = 256 * 2**10
 
 
 def require_gcsfs() -> None:
@@ -106,7 +106,9 @@ class GcsStore:
 
         url = URL(f"{self._endpoint}/{target}", encoded=True)
         signed = dict(headers or {})
-        content = io.BytesIO(body) if body is not None else None
+        content = None
+        if body is not None:
+            signed["Content-Length"], content = str(len(body)), _once(body)
         async with self._clients.use() as (session, credentials):
             with _classified():
                 # Fetching a new token blocks.
@@ -139,6 +141,12 @@ class GcsStore:
 def object_path(name: ObjectName) -> str:
     """Where the JSON API has the object."""
     return f"v1/b/{quote(name.bucket, safe='')}/o/{quote(name.key, safe='')}"
+
+
+async def _once(content: memoryview) -> AsyncIterator[memoryview]:
+    """A body that aiohttp cannot send again by itself: what of it arrived has to be asked first."""
+    for start in range(0, len(content), _SENT_BYTES):
+        yield content[start : start + _SENT_BYTES]
 
 
 def _credentials(access: str, *, anon: bool) -> Any:
