@@ -13,7 +13,7 @@ import yaml
 import kosine_operator
 from kosine_operator.resources import parse_index
 from kosine_operator.status import REASONS, ConditionType
-from tests.contract.test_docs import code, page, rooms_told, table
+from tests.contract.test_docs import code, page, table
 
 SOURCE = Path(kosine_operator.__file__).parent
 
@@ -55,11 +55,3 @@ def test_examples_in_docstrings_are_right(name: str) -> None:
     """What a docstring shows is what the function answers."""
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert (0, True) == (failed, tried > 0)
-
-
-def test_every_room_has_its_paragraph() -> None:
-    """docs/architecture.md says what each package and module of the operator is for."""
-    rooms = {
-        path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
-    assert rooms - {"__init__", "__main__"} == rooms_told("Rooms of the operator")

@@ -29,10 +29,16 @@ from kosine.settings import (
     StoresSettings,
 )
 from kosine.units import Duration, Size
+from kosine_operator.cli import main as operator_main
+from kosine_operator.inventory import Inventory
+from kosine_operator.metrics import Metrics as OperatorMetrics
+from kosine_operator.metrics import OperatorCollector
 from tests.kit import crd_docs
 
 if TYPE_CHECKING:
+    import click
     from msgspec import Struct
+    from prometheus_client.registry import Collector
 
 __all__ = ("DOCS", "blocks", "regenerated")
 
@@ -56,10 +62,20 @@ _HELP_WIDTH = 100
 def blocks() -> dict[str, str]:
     """Every generated block by its name."""
     tables = {f"settings.{name}": _settings_table(name, section) for name, section in _SECTIONS.items()}
+    served = (Metrics().registry, IndexCollector(Registry()))
+    inventory = Inventory(now=lambda: 0.0)
+    operated = (OperatorMetrics().registry, OperatorCollector(queue=_NoQueue(), inventory=inventory))
     resources = {
         f"crd.{name}": _table(crd_docs.HEAD, crd_docs.field_rows(name)) for name in ("index", "server")
     }
-    return {**tables, **resources, "cli": _command_line(), "metrics": _metrics_table()}
+    return {
+        **tables,
+        **resources,
+        "cli": _command_line(main, "kosine", "##"),
+        "metrics": _metrics_table(*served),
+        "operator.cli": _command_line(operator_main, "kosine-operator", "###"),
+        "operator.metrics": _metrics_table(*operated),
+    }
 
 
 def regenerated(text: str) -> str:
@@ -91,22 +107,28 @@ def _default(setting: Setting) -> str:
     return f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
-def _command_line() -> str:
-    context = main.make_context("kosine", [], resilient_parsing=True, terminal_width=_HELP_WIDTH)
-    pages = [("kosine", main.get_help(context))]
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
+def _command_line(group: click.Group, program: str, heading: str) -> str:
+    context = group.make_context(program, [], resilient_parsing=True, terminal_width=_HELP_WIDTH)
+    pages = [(program, group.get_help(context))]
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         assert command is not None
         below = command.make_context(name, [], parent=context, resilient_parsing=True)
-        pages.append((f"kosine {name}", command.get_help(below)))
-    return "".join(f"\n## {title}\n```text\n{text}\n```\n" for title, text in pages)
+        pages.append((f"{program} {name}", command.get_help(below)))
+    return "".join(f"\n{heading} {title}\n```text\n{text}\n```\n" for title, text in pages)
 
 
-def _metrics_table() -> str:
-    metrics = Metrics()
+class _NoQueue:
+    depth = 0
+
+    def oldest(self) -> float:
+        return 0.0
+
+
+def _metrics_table(registry: CollectorRegistry, collector: Collector) -> str:
     ours = CollectorRegistry(auto_describe=False)
-    ours.register(IndexCollector(Registry()))
-    found = [metric for metric in (*metrics.registry.collect(), *ours.collect()) if _is_ours(metric)]
+    ours.register(collector)
+    found = [metric for metric in (*registry.collect(), *ours.collect()) if _is_ours(metric)]
     rows = [
         (f"`{_sample_name(metric)}`", metric.type, metric.documentation)
         for metric in sorted(found, key=lambda metric: metric.name)
