@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-stores test-cluster control-plane store-servers check bench-peers format docs golden lock clean
+.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers check bench-peers format docs golden lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -32,13 +32,19 @@ demo: $(READY)  ## Serve two small indexes and print curl lines to paste; PORT=8
 	@$(BIN)/kosine demo --port $(PORT)
 
 test: $(READY)  ## Fast tests, under 3 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not stores and not cluster"
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not stores and not cluster and not images"
 
 test-slow: $(READY)  ## Tests that take minutes or gigabytes
-	@$(BIN)/python -m pytest -m "slow and not cluster"
+	@$(BIN)/python -m pytest -m "slow and not cluster and not images"
 
 test-cluster: $(READY)  ## Tests against a real Kubernetes control plane; builds it first where Go is
 	@tests/kit/control_plane/test-cluster $(BIN)/python
+
+test-images: $(READY)  ## Build and run the operator's image, as root; ALL=1 for that of the service, too
+	@$(BIN)/python -m pytest -m "images$(if $(ALL),, and not slow)"
+
+images:  ## Build images with buildah, as root: TARGETS="operator service service-gpu"
+	@scripts/build-images $(or $(TARGETS),operator service)
 
 control-plane:  ## Build etcd, kube-apiserver and the rest for test-cluster: minutes once, needs Go
 	@tests/kit/control_plane/binaries/build
@@ -77,7 +83,9 @@ golden: $(READY)  ## Write tests/golden/, what the operator makes of docs/exampl
 lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
 	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
 	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs $(SHIPPED) $(LOCK_ARGS) -o requirements/service-cpu.txt
+	uv pip compile pyproject.toml --extra gpu --extra s3 --extra gcs $(SHIPPED) $(LOCK_ARGS) -o requirements/service-gpu.txt
 	uv pip compile pyproject.toml --extra operator $(SHIPPED) $(LOCK_ARGS) -o requirements/operator.txt
+	uv pip compile --group build $(SHIPPED) $(LOCK_ARGS) -o requirements/build.txt
 	uv pip compile pyproject.toml --extra cpu --group peers --group build $(LOCKED) $(LOCK_ARGS) -o requirements/bench-peers.txt
 
 clean:  ## Remove .venv, caches and build outputs

@@ -1,0 +1,47 @@
+"""Images take minutes to build, and root: `make test-images`. Without buildah they are skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.images import Image, ImageBuildMissing, image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is of the tier `images`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.images)
+            item.add_marker(pytest.mark.timeout(1800))
+
+
+def built(target: str) -> Iterator[Image]:
+    """One image for all tests of it; a missing builder is a skip, and a failure with CI=true."""
+    if os.geteuid() != 0:
+        pytest.skip("images are built and run by root")
+    try:
+        with image(target) as ready:
+            yield ready
+    except ImageBuildMissing as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def operator_image() -> Iterator[Image]:
+    """The target `operator`."""
+    yield from built("operator")
+
+
+@pytest.fixture(scope="session")
+def service_image() -> Iterator[Image]:
+    """The target `service`."""
+    yield from built("service")
