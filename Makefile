@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers check bench-peers format docs golden lock clean
+.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers promtool check bench-peers format docs golden lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -55,6 +55,9 @@ test-stores: $(READY)  ## Tests against object stores as people run them; builds
 
 store-servers:  ## Build an S3 and a GCS server for the storage tests: minutes once, needs Go
 	@tests/kit/store_servers/build
+
+promtool:  ## Build promtool, for the tests of alerts: minutes once, needs Go
+	@tests/kit/promtool/build
 
 check: $(READY)  ## Lint, format, types, arrows between rooms
 	$(BIN)/ruff check

@@ -11,11 +11,24 @@ import yaml
 
 from kosine.errors import RequestError
 from tests.kit.chart_files import CHARTS
-from tests.kit.metric_names import names_in, service_labels, service_samples
+from tests.kit.metric_names import (
+    names_in,
+    operator_labels,
+    operator_samples,
+    service_labels,
+    service_samples,
+)
 
 FILES = CHARTS / "kosine" / "files"
 GROUPS = yaml.safe_load((FILES / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+OPERATOR_FILES = CHARTS / "kosine-operator" / "files"
+OPERATOR_GROUPS = yaml.safe_load((OPERATOR_FILES / "operator-alerts.yaml").read_text(encoding="utf-8"))[
+    "groups"
+]
 ALERTS = [pytest.param(rule, id=rule["alert"]) for group in GROUPS for rule in group["rules"]]
+OPERATOR_ALERTS = [
+    pytest.param(rule, id=rule["alert"]) for group in OPERATOR_GROUPS for rule in group["rules"]
+]
 DASHBOARD: dict[str, Any] = json.loads((FILES / "dashboard.json").read_text(encoding="utf-8"))
 PANELS = [pytest.param(panel, id=panel["title"]) for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = [each for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
@@ -59,7 +72,15 @@ def test_an_alert_asks_for_what_the_service_serves(alert: dict[str, Any]) -> Non
     assert_known(alert["expr"])
 
 
-@pytest.mark.parametrize("alert", ALERTS)
+@pytest.mark.parametrize("alert", OPERATOR_ALERTS)
+def test_an_alert_of_the_operator_asks_for_what_the_operator_serves(alert: dict[str, Any]) -> None:
+    """Every metric and label of its expression exists."""
+    assert names_in(alert["expr"])
+    assert set() == names_in(alert["expr"]) - operator_samples()
+    assert set() == labels_in(alert["expr"]) - operator_labels()
+
+
+@pytest.mark.parametrize("alert", [*ALERTS, *OPERATOR_ALERTS])
 def test_an_alert_says_what_happened_and_what_to_do(alert: dict[str, Any]) -> None:
     """A severity, a time, a summary; its texts use only labels that its expression keeps."""
     assert {"alert", "expr", "for", "labels", "annotations"} == alert.keys()

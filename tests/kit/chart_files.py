@@ -2,7 +2,8 @@
 
 Tables of values in a chart's README come from the comments of its values.yaml: `# -- text` above a key; a
 mapping in one line is one row. Definitions of kosine's own settings in values.schema.json come from
-`kosine.settings`, so that a misspelt one is refused by `helm install`, by name, and not by the pod.
+`kosine.settings`, so that a misspelt one is refused by `helm install`, by name, and not by the pod. Alerts,
+dashboard and crds.yaml of the operator's chart are copies.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("CHARTS", "Undocumented", "regenerated", "value_rows")
 
 CHARTS = Path(__file__).parents[2] / "charts"
+OPERATOR = "kosine-operator"
 
 _TABLE = re.compile(r"(<!-- generated: values -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _DURATION = r"^[0-9]{1,18}(\.[0-9]{1,18})?(us|ms|s|m|h|d)$"
@@ -47,7 +49,20 @@ def regenerated(chart: Path) -> dict[Path, str]:
     document = json.loads(schema.read_text(encoding="utf-8"))
     if "indexes" in document["properties"]:
         document["definitions"] = {**document["definitions"], **_settings_definitions()}
-    return {readme: text, schema: json.dumps(document, indent=2, ensure_ascii=False) + "\n"}
+    return {
+        readme: text,
+        schema: json.dumps(document, indent=2, ensure_ascii=False) + "\n",
+        **(_shared_files(chart) if chart.name == OPERATOR else {}),
+    }
+
+
+def _shared_files(operator: Path) -> dict[Path, str]:
+    """What the operator's chart has of others: a chart is a package, and cannot look into another one."""
+    shared = (CHARTS / "kosine" / "files" / name for name in ("alerts.yaml", "dashboard.json"))
+    copies = {operator / "files" / each.name: each.read_text(encoding="utf-8") for each in shared}
+    crds = sorted((operator / "files" / "crds").glob("*.yaml"))
+    together = "".join(f"---\n{each.read_text(encoding='utf-8')}" for each in crds)
+    return {**copies, operator / "crds.yaml": together}
 
 
 def value_rows(text: str) -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("RELEASE", "Helm", "HelmMissing", "Manifest", "Refused", "by_kind", "find_helm")
+__all__ = ("NAMESPACE", "RELEASE", "Helm", "HelmMissing", "Manifest", "Refused", "by_kind", "find_helm")
 
 VARIABLE = "KOSINE_CONTROL_PLANE"
 BUILT = Path(__file__).parents[2] / ".control-plane"

@@ -1,4 +1,4 @@
-"""What a Prometheus finds at the service: samples and their labels, asked of the code that serves them."""
+"""What a Prometheus finds at service and operator: samples and labels, asked of the code that serves them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from prometheus_client import CollectorRegistry, Metric
 from kosine.metrics import Metrics
 from kosine.serving.collector import IndexCollector
 from kosine.serving.registry import Registry
+from kosine_operator.inventory import Inventory
+from kosine_operator.metrics import Metrics as OperatorMetrics
+from kosine_operator.metrics import OperatorCollector
 
-__all__ = ("names_in", "service_labels", "service_samples")
+__all__ = ("names_in", "operator_labels", "operator_samples", "service_labels", "service_samples")
 
 _SUFFIXES = {
     "counter": ("_total",),
@@ -18,6 +21,7 @@ _SUFFIXES = {
     "histogram": ("_bucket", "_sum", "_count"),
     "gauge": ("",),
 }
+_OF_TARGETS = ("namespace", "job", "pod", "service", "instance")
 _INFO_LABELS = {
     "kosine_build": {"version"},
     "kosine_config": {"hash"},
@@ -47,8 +51,31 @@ def service_labels() -> set[str]:
         *(family._labelnames for family in families),
         *_INFO_LABELS.values(),
         metrics._refused._labelnames,
-        {"le", "namespace", "job", "pod", "service", "instance"},
+        {"le", *_OF_TARGETS},
     )
+
+
+class _EmptyQueue:
+    depth = 0
+
+    def oldest(self) -> float:
+        return 0.0
+
+
+def operator_samples() -> set[str]:
+    """Names of samples of the operator."""
+    metrics = OperatorMetrics()
+    metrics.registry.register(OperatorCollector(queue=_EmptyQueue(), inventory=Inventory(now=lambda: 0.0)))
+    return {
+        f"{metric.name}{suffix}" for metric in metrics.registry.collect() for suffix in _SUFFIXES[metric.type]
+    }
+
+
+def operator_labels() -> set[str]:
+    """Labels that the operator gives, and those that every target has."""
+    metrics = OperatorMetrics()
+    families = (metrics._reconciles, metrics._errors, metrics._seconds, metrics._waited, metrics._writes)
+    return {"le", *_OF_TARGETS}.union(*(family._labelnames for family in families))
 
 
 def names_in(expression: str) -> set[str]:
