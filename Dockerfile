@@ -10,9 +10,9 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 FROM base AS wheel
 RUN python -m venv /opt/build
 WORKDIR /src
-COPY requirements/build.txt requirements.txt
+COPY requirements/build.txt /src/requirements.txt
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
-    /opt/build/bin/pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r requirements.txt
+    /opt/build/bin/pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r /src/requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY operator operator
@@ -22,9 +22,9 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isol
 # modules of one class per group of the API are half of it; the operator makes its requests itself.
 FROM base AS operator-venv
 RUN python -m venv /opt/venv
-COPY requirements/operator.txt requirements.txt
+COPY requirements/operator.txt /src/requirements.txt
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
-    pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r requirements.txt \
+    pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r /src/requirements.txt \
     && rm -rf /opt/venv/lib/python3.11/site-packages/kubernetes/client/api \
               /opt/venv/lib/python3.11/site-packages/kubernetes/aio/client/api
 COPY --from=wheel /wheels /wheels
@@ -35,9 +35,9 @@ RUN pip install --no-cache-dir --no-compile --no-index --no-deps /wheels/*.whl &
 # TensorFlow's headers are for compilers, libclang for whoever generates bindings.
 FROM base AS service-venv
 RUN python -m venv /opt/venv
-COPY requirements/service-cpu.txt requirements.txt
+COPY requirements/service-cpu.txt /src/requirements.txt
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
-    pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r requirements.txt \
+    pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r /src/requirements.txt \
     && rm -rf /opt/venv/lib/python3.11/site-packages/tensorflow/include \
               /opt/venv/lib/python3.11/site-packages/clang
 COPY --from=wheel /wheels /wheels
@@ -49,9 +49,9 @@ RUN pip install --no-cache-dir --no-compile --no-index --no-deps /wheels/*.whl &
 # is enough; nccl, curand, nvrtc, nvcc and cupti are not even opened.
 FROM base AS service-gpu-venv
 RUN python -m venv /opt/venv
-COPY requirements/service-gpu.txt requirements.txt
+COPY requirements/service-gpu.txt /src/requirements.txt
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf --mount=type=cache,target=/var/cache/pip \
-    pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r requirements.txt \
+    pip --cache-dir /var/cache/pip install --no-compile --require-hashes -r /src/requirements.txt \
     && rm -rf /opt/venv/lib/python3.11/site-packages/tensorflow/include \
               /opt/venv/lib/python3.11/site-packages/clang \
               /opt/venv/lib/python3.11/site-packages/nvidia/nccl \

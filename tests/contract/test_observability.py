@@ -161,3 +161,11 @@ def test_the_queue_that_scales_pods_is_a_metric_of_the_service() -> None:
     for template in ("horizontalpodautoscaler.yaml", "_helpers.tpl"):
         text = (CHARTS / "kosine" / "templates" / template).read_text(encoding="utf-8")
         assert {"kosine_queue_rows"} == names_in(text) & {"kosine_queue_rows"} <= service_samples()
+
+
+def test_the_runbook_has_every_alert_and_no_other() -> None:
+    """docs/operations.md says of each what it means and what to do, with its severity."""
+    text = (CHARTS.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    told = re.findall(r"(?m)^\| `(Kosine\w+)` \| (\w+) \| [^|]+ \| [^|]+ \|$", text)
+    rules = [rule for group in (*GROUPS, *OPERATOR_GROUPS) for rule in group["rules"]]
+    assert [(rule["alert"], rule["labels"]["severity"]) for rule in rules] == told

@@ -92,10 +92,13 @@ def test_the_locks_cover_what_the_package_declares() -> None:
         for name, entries in project["dependency-groups"].items()
     }
     service = dependencies(extras["service"], extras["cpu"], extras["s3"], extras["gcs"])
+    gpu = dependencies(extras["service"], extras["gpu"], extras["s3"], extras["gcs"])
     operator = dependencies(extras["operator"])
     dev = dependencies(groups["dev"], groups["build"], extras["bench"])
     peers = dependencies(extras["service"], extras["cpu"], groups["peers"], groups["build"])
     assert set() == service - names_in(ROOT / "requirements" / "service-cpu.txt")
+    assert set() == gpu - names_in(ROOT / "requirements" / "service-gpu.txt")
+    assert set() == dependencies(groups["build"]) - names_in(ROOT / "requirements" / "build.txt")
     assert set() == operator - names_in(ROOT / "requirements" / "operator.txt")
     assert set() == (service | operator | dev) - names_in(ROOT / "requirements" / "dev.txt")
     assert set() == peers - names_in(ROOT / "requirements" / "bench-peers.txt")
