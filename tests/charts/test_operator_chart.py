@@ -60,7 +60,8 @@ def test_the_operator_gets_the_roles_of_the_file_where_it_works(helm: Helm, case
     assert values.get("clusterWide", False) == bool(wide)
     namespaces = [] if wide else sorted(values.get("watchNamespaces", [NAMESPACE]))
     assert namespaces == [role["metadata"]["namespace"] for role in work]
-    assert all(RULES["work"] == role["rules"] for role in [*work, *wide])
+    rules = [*RULES["rules"], *RULES["optional"]]
+    assert all(rules == role["rules"] for role in [*work, *wide])
     assert [RULES["lease"]] * (values.get("replicas", 1) > 1) == [role["rules"] for role in lease]
     bound = {
         each["roleRef"]["name"]

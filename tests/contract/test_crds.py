@@ -183,6 +183,7 @@ def service_settings() -> Iterator[tuple[str, Setting]]:
                 (f"spec.{setting.name}.{camel(below.name)}", below) for below in settings_of(setting.section)
             )
     fixed = {"host", "port", "device", "file_roots", "header_timeout", "body_timeout", "send_timeout"}
+    fixed.add("cache_dir")  # a folder of a pod is gone with the pod
     for setting in settings_of(ServiceSettings):
         if setting.section is None and setting.name not in fixed:
             yield f"spec.server.process.{camel(setting.name)}", setting

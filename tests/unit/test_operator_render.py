@@ -47,6 +47,7 @@ ALL_OF_A_SERVER: dict[str, Any] = {
         "threads": 1,
         "memoryLimit": "1Gi",
         "loadSlots": 1,
+        "loadNice": 5,
         "maxTimeout": "30s",
         "bodyLimit": "2Mi",
         "maxConnections": 100,
