@@ -28,6 +28,9 @@ _FIRST = ("timestamp", "level", "event", "logger")
 _CHATTY = ("aiohttp", "asyncio", "kopf", "kubernetes")
 """Their INFO repeats what our events say; it comes back with the level `debug`."""
 
+_EXPECTED = "kopf._core.reactor.running"
+"""Warns that signals do not reach it, which is as it should be: they are ours."""
+
 
 def configure(*, form: LogFormat = "auto", level: LogLevel = "info", stream: TextIO | None = None) -> None:
     """Send every log line of the process to `stream` (default: stderr). `auto`: console on a terminal.
@@ -65,6 +68,7 @@ def configure(*, form: LogFormat = "auto", level: LogLevel = "info", stream: Tex
     logging.captureWarnings(capture=True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+    logging.getLogger(_EXPECTED).setLevel(logging.ERROR)
 
 
 def _rendering(*, form: LogFormat, colours: bool) -> list[Processor]:

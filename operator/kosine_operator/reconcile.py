@@ -127,7 +127,7 @@ class Reconciler:
                 await self.applier.prune(pool.key, owner_uid=pool.owner.uid, keep=rendered.manifests)
         except Forbidden as error:
             # Somebody has to act: quota, Pod Security, RBAC. They look at the status first.
-            return _Outcome(ApplyFailure(reason="Forbidden", message=error.message), error)
+            return _Outcome(ApplyFailure(reason="Rejected", message=error.message), error)
         return _Outcome(failure)
 
     async def _ask(self, pool: Pool, rendered: Rendered) -> tuple[PodReport, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,44 @@ def test_a_cluster_at_rest_is_not_written_to(world: World) -> None:
         assert [] == operator.events("reconcile_failed")
 
 
+@pytest.mark.parametrize(
+    "drift",
+    [
+        ("scale", "deployment", "items", "--replicas=3"),
+        ("set", "image", "deployment/items", "kosine=other:image"),
+        ("delete", "service", "items"),
+        ("label", "configmap", "items", "kosine.dev/pool-"),
+        ("label", "deployment", "items", "app.kubernetes.io/managed-by-"),
+        ("delete", "deployment", "items"),
+    ],
+    ids=lambda drift: " ".join(drift[:3]),
+)
+def test_drift_is_repaired_by_the_watch(world: World, drift: tuple[str, ...]) -> None:
+    """Whatever is done to a child is undone at once: the next resync is an hour away."""
+    with operator_process(world.namespace, "--resync", "3600"):
+        world.namespace.apply(podless(world, "items"))
+        until(lambda: is_settled(world, "items"), what="settled")
+        intended = {kind: shape(world, kind) for kind in ("configmap", "service", "deployment")}
+        world.namespace.kubectl(*drift)
+
+        until(lambda: intended == {kind: shape(world, kind) for kind in intended}, what="as it was")
+
+
+def shape(world: World, kind: str) -> Any:
+    """What of a child must not drift."""
+    found = world.namespace.get(kind, "items")
+    if found is None:
+        return None
+    template = found.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [{}])
+    return (
+        found["metadata"]["labels"],
+        found.get("data"),
+        found.get("spec", {}).get("replicas"),
+        template[0].get("image"),
+        found.get("spec", {}).get("selector"),
+    )
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_write_it_ends_the_same(world: World, when: str) -> None:
     """Create, change and share, each cut off at its n-th write: the next one finishes, nothing is twice."""
@@ -252,6 +291,25 @@ def test_one_broken_resource_holds_up_no_other(world: World) -> None:
     assert "Deployment" not in children(world, "broken")
 
 
+def test_what_the_namespace_does_not_allow_is_told_and_tried_again(world: World) -> None:
+    """The server's own words are in the status; once somebody has acted, no event is needed."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"count/services": "0"}},
+    }
+    world.namespace.apply(quota)
+    until(lambda: (world.namespace.get("resourcequota", "none") or {}).get("status"), what="a quota in force")
+    with operator_process(world.namespace, "--resync", "3600"):
+        world.namespace.apply(podless(world, "items"))
+        refused = world.condition("items", "Accepted", "False")
+        assert ("Rejected", True) == (refused["reason"], "exceeded quota" in refused["message"])
+        world.namespace.kubectl("delete", "resourcequota", "none")
+
+        until(lambda: is_settled(world, "items"), what="tried again")
+
+
 def test_a_namesake_of_somebody_else_is_left_alone(world: World) -> None:
     """The resource is told that its name is taken, and gets it once it is free."""
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "items"}, "data": {"a": "1"}}
@@ -283,6 +341,26 @@ def test_what_was_missed_while_it_was_away_is_made_up_for(world: World) -> None:
     assert deployment is not None
     assert 0 == deployment["spec"]["replicas"]
     assert [] == children(world, "gone")
+
+
+def test_many_resources_at_once_are_all_served_within_bounds(world: World) -> None:
+    """A flood costs time and no more: everything settles, in bounded memory."""
+    names = [f"items-{number}" for number in range(200)]
+    with operator_process(world.namespace) as operator:
+        world.namespace.apply(*(podless(world, name) for name in names))
+
+        def settled() -> bool:
+            found = world.namespace.list("cosineindexes")
+            return all(condition_of(each, "Ready") for each in found) and len(found) == len(names)
+
+        until(settled, what="a status for each", within=180)
+        assert 3 * len(names) == len(children(world))
+        resident = re.search(
+            r"^process_resident_memory_bytes (\S+)", operator.ask("/metrics").text, re.MULTILINE
+        )
+        assert resident is not None
+        assert float(resident[1]) < 200 * 2**20
+        assert [] == operator.events("reconcile_failed")
 
 
 def test_a_namespace_goes_with_the_operator_down(world: World) -> None:

@@ -1,7 +1,8 @@
-"""docs/operator.md says what the operator does: conditions, reasons, examples, rooms."""
+"""docs/operator.md and the rooms of docs/architecture.md say what the operator's code does."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import re
@@ -11,41 +12,70 @@ import pytest
 import yaml
 
 import kosine_operator
-from kosine_operator.resources import parse_index
-from kosine_operator.status import REASONS, ConditionType
-from tests.contract.test_docs import code, page, table
+from kosine_operator import api_errors, kinds
+from tests.kit.generated_docs import DOCS
 
 SOURCE = Path(kosine_operator.__file__).parent
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+RULES = DOCS.parent / "charts" / "kosine-operator" / "files" / "rbac-rules.yaml"
 
 
-def test_every_condition_is_in_the_table_in_its_order() -> None:
-    """A condition has a meaning that people can read."""
-    rows = table(page("operator.md"), "conditions")
-    assert [*ConditionType] == [code(row[0]) for row in rows]
-    assert all(row[1] for row in rows)
+def rows(page: str, mark: str) -> list[list[str]]:
+    """Cells of a marked table, without its head."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    block = re.search(rf"<!-- {mark} -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert block is not None, mark
+    lines = [line.strip("|").split("|") for line in block[1].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[2:]]
 
 
-def test_every_reason_is_in_the_table_with_its_conditions() -> None:
-    """No reason without a meaning and a remedy, and none that is not given."""
-    rows = table(page("operator.md"), "reasons")
-    told = {code(row[0]): row[1].split(", ") for row in rows}
-    given = {reason for reasons in REASONS.values() for reason in reasons}
-    assert sorted(given) == sorted(told)
-    for reason, kinds in told.items():
-        assert [kind for kind in ConditionType if reason in REASONS[kind]] == kinds, reason
-    assert all(row[2] and row[3] for row in rows)
+def logged_events() -> set[str]:
+    """The first argument of every call of a logger."""
+    calls = [
+        node
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args
+    ]
+    firsts = [call.args[0] for call in calls if call.func.attr in LEVELS]  # type: ignore[attr-defined]
+    return {
+        first.value for first in firsts if isinstance(first, ast.Constant) and isinstance(first.value, str)
+    }
 
 
-def test_the_first_example_is_a_resource() -> None:
-    """What the page shows first is what the operator reads."""
-    example = re.search(r"```yaml\n(.*?)```", page("operator.md"), re.DOTALL)
-    assert example is not None
-    found = yaml.safe_load(example[1])
-    stored = {**found, "metadata": {**found["metadata"], "namespace": "search", "uid": "u"}}
-    assert "s3://embeddings/items.npy" == parse_index(stored).spec.source.uri
+def test_every_event_of_the_log_is_in_the_table_and_a_stable_identifier() -> None:
+    """Names are snake_case, not sentences."""
+    events = logged_events()
+
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", event) for event in events), events
+    assert events | {"library_message"} == {row[0].strip("`") for row in rows("operator.md", "events")}
+
+
+def test_every_reason_of_an_error_is_in_the_table() -> None:
+    """And what to do about it."""
+    text = (DOCS / "operator.md").read_text(encoding="utf-8")
+    told = re.search(r"\| reason of an error \|.*?\n\n", text, re.DOTALL)
+    assert told is not None
+    classes = [each for each in vars(api_errors).values() if isinstance(each, type)]
+    reasons = {each.reason for each in classes if issubclass(each, api_errors.ApiError)} - {"api_error"}
+
+    assert reasons | {"overdue", "defect"} == set(re.findall(r"^\| `([a-z_]+)` \|", told[0], re.MULTILINE))
+
+
+def test_every_room_has_its_paragraph() -> None:
+    """docs/architecture.md says what each module of the operator is for."""
+    rooms = {
+        path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    section = text.split("\n## Rooms of the operator\n")[1].split("\n## ")[0]
+    bold = re.findall(r"^\*\*([a-z_, ]+)\*\* ", section, re.MULTILINE)
+
+    assert rooms - {"__init__", "__main__"} == {name.strip() for names in bold for name in names.split(",")}
 
 
 def modules_with_examples() -> list[str]:
+    """Modules whose docstrings show something."""
     paths = [path for path in SOURCE.rglob("*.py") if ">>>" in path.read_text(encoding="utf-8")]
     return sorted(".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in paths)
 
@@ -54,4 +84,21 @@ def modules_with_examples() -> list[str]:
 def test_examples_in_docstrings_are_right(name: str) -> None:
     """What a docstring shows is what the function answers."""
     failed, tried = doctest.testmod(importlib.import_module(name))
+
     assert (0, True) == (failed, tried > 0)
+
+
+def test_the_rules_are_about_the_kinds_that_are_watched_and_no_others() -> None:
+    """One table of kinds: what is watched may be listed and watched, and nothing else of the cluster."""
+    rules = yaml.safe_load(RULES.read_bytes())
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in (*rules["rules"], *rules["optional"])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    watched = {key for key, verbs in granted.items() if {"list", "watch"} <= verbs}
+
+    assert {(kind.group, kind.plural) for kind in kinds.WATCHED} == watched
+    assert not {"*", "secrets"} & {resource for _, resource in granted}
+    assert not any({"*", "escalate", "bind", "impersonate"} & verbs for verbs in granted.values())

@@ -1,4 +1,4 @@
-"""Fields of the CRDs as tables for docs/operator.md."""
+"""Fields of the CRDs as tables for docs/resources.md."""
 
 from __future__ import annotations
 

@@ -539,3 +539,18 @@ def test_ready_is_the_truth(observed: Observed) -> None:
         each.type for each in parse_index({**obj, "status": status}).status.conditions
     ]
     assert status == status_of(replace(observed, now=LATER), previous=status)
+
+
+def test_a_server_that_is_not_taken_says_so() -> None:
+    """An older index has its name, or it is paused: nothing changes, and its pods are what they were."""
+    taken = pool(
+        SERVER_POOL.key, [an_index("shared", creationTimestamp="2025-01-01T00:00:00Z")], [SERVER], now=NOW
+    )
+    assert taken is not None
+    status = server_status(SERVER, pool=taken, rendered=None, observed=SETTLED, previous=None)
+    refused = {"Accepted": "False/NameConflict", "Ready": "False/NameConflict", "Loaded": "True/NoIndexes"}
+    assert {**TRUE_OF_ALL, **refused, "Progressing": "False/NotAccepted"} == told(status)
+
+    paused = a_server("shared", {"replicas": 2, "paused": True})
+    status = server_status(paused, pool=SERVER_POOL, rendered=RENDERED, observed=SETTLED, previous=None)
+    assert {**TRUE_OF_ALL, "Progressing": "False/Paused"} == told(status)

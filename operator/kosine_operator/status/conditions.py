@@ -109,7 +109,7 @@ REASONS: Mapping[ConditionType, frozenset[str]] = {
         | {*_LOAD_FAILURES}
     ),
 }
-"""Every reason of every condition; docs/operator.md tells what each means."""
+"""Every reason of every condition; docs/resources.md tells what each means."""
 
 
 @dataclass(frozen=True, slots=True)
