@@ -416,13 +416,32 @@ async def test_settings_that_need_another_version_load_one() -> None:
         reloader.configure(msgspec.structs.replace(old.settings, max_k=20, k=3), reload=False)
         await at(14)
         assert (1000, 10) == (old.settings.max_k, old.settings.k)
+        assert registry.load_status("items").outdated
 
         await at(20)
+        assert not registry.load_status("items").outdated
         new = registry.current("items")
         assert new is not None
         assert new is not old
         assert (20, 3) == (new.settings.max_k, new.settings.k)
         assert 2 == len(loader.loads)
+
+
+async def test_a_version_stays_outdated_until_settings_are_loaded() -> None:
+    """Whoever changed the source learns that the old one still answers, however often the load fails."""
+    async with virtual_reloader() as (reloader, loader, registry, _threads):
+        await at(10)
+        assert not registry.load_status("items").outdated
+        loader.load_error = failing(LoadCode.BAD_MAGIC)
+        reloader.configure(IndexSettings(uri="other.npy"), reload=True)
+        await at(60)
+        assert registry.load_status("items").outdated
+        assert error(registry) is not None
+
+        loader.load_error, loader.fingerprint = None, "repaired"
+        reloader.hint()
+        await at(70)
+        assert (False, "repaired") == (registry.load_status("items").outdated, serves(registry))
 
 
 async def test_a_load_with_outdated_settings_is_called_off() -> None:

@@ -69,6 +69,8 @@ class IndexStatus(Struct, kw_only=True):
     bytes_read: int = 0
     bytes_total: int = 0
     stale: bool = False
+    outdated: bool = False
+    """Whether the version was loaded with other settings than those in force."""
     last_error: LastError | None = None
 
 
@@ -100,6 +102,7 @@ def index_status(registry: Registry, name: str) -> IndexStatus:
         bytes_read=load.bytes_read,
         bytes_total=load.bytes_total,
         stale=load.stale,
+        outdated=load.outdated and version is not None,
         last_error=None if load.last_error is None else _last_error(load.last_error),
         **({} if version is None else _version_fields(version)),
     )

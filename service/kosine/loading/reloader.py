@@ -113,6 +113,7 @@ class Reloader:
             self._failed = replace(self._failed, token=None)
         if reload:
             self._outdated = True
+            self._reporter.outdated()
             self._seen = None
             if self._attempt is not None:
                 self._attempt.call_off()

@@ -49,6 +49,10 @@ class Reporter:
         """The last failed load since the last good one."""
         return self._status.last_error
 
+    def outdated(self) -> None:
+        """Settings are in force that the version that serves does not satisfy."""
+        self._note(outdated=True)
+
     def looked(self) -> None:
         """The source is being looked at."""
         self._note(checked_at=datetime.now(UTC))
@@ -75,7 +79,7 @@ class Reporter:
             seconds=round(seconds, 3),
             stale=stale,
         )
-        self._rest(last_error=None, stale=stale)
+        self._rest(last_error=None, stale=stale, outdated=False)
 
     def confirmed(self) -> None:
         """The store holds what serves."""

@@ -58,6 +58,8 @@ class LoadStatus:
     last_error: LoadFailure | None = None
     stale: bool = False
     """Whether what serves comes from a local copy, and the store has not confirmed it yet."""
+    outdated: bool = False
+    """Whether what serves was loaded with other settings than those in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
