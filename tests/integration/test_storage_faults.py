@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 CONTENT = random.Random(5).randbytes(400_009)
 BLOCK = 64 * 2**10
-IDLE = 1.0
+IDLE = 2.0
+RANGE_WITHIN = 6.0
 
 
 class Bench(NamedTuple):
@@ -74,8 +75,8 @@ def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
             draw=lambda: 0.5,
             parallel=3,
             block_bytes=BLOCK,
-            look_within=4.0,
-            range_within=3.0,
+            look_within=20.0,
+            range_within=RANGE_WITHIN,
             policy=RetryPolicy(attempts=3, first=0.01),
         )
         stores = Stores(settings, policy=COMMAND_LINE, transfer=transfer)
@@ -181,7 +182,7 @@ def test_n14_a_connection_that_fails_is_replaced(bench: Bench, fault: Fault) -> 
     bench.proxy.script = in_turn(None, fault, fault, fault, when=of_range)
     began = time.monotonic()
     assert CONTENT == bench.read()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_n14_a_range_goes_on_where_it_was_cut(bench: Bench) -> None:
@@ -201,7 +202,7 @@ def test_n14_one_byte_now_and_then_is_not_progress_enough(bench: Bench) -> None:
     bench.proxy.script = lambda request: Fault(drip=0.05) if of_range(request) else None
     began = time.monotonic()
     assert LoadCode.SOURCE_UNREADABLE == bench.refusal(bench.read).code
-    assert 2.9 < time.monotonic() - began < 9
+    assert RANGE_WITHIN - 0.1 < time.monotonic() - began < 60
 
 
 def test_n14_a_store_that_never_answers_ends_a_look(bench: Bench) -> None:
@@ -209,7 +210,7 @@ def test_n14_a_store_that_never_answers_ends_a_look(bench: Bench) -> None:
     bench.proxy.script = lambda _: Fault(delay=3600)
     began = time.monotonic()
     assert LoadCode.SOURCE_UNREADABLE == bench.refusal().code
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
@@ -287,11 +288,11 @@ def test_n14_a_redirect_is_not_followed(bench: Bench, status: int) -> None:
 
 
 def test_n14_nobody_listens(bench: Bench) -> None:
-    """Connection refused, and a name that does not resolve."""
+    """Connection refused, a name that does not resolve, and no TLS where it is expected."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    for endpoint in (nowhere, "http://store.invalid"):
+    for endpoint in (nowhere, "http://store.invalid", bench.proxy.endpoint.replace("http:", "https:")):
         settings = StoresSettings(
             s3=S3Settings(endpoint_url=endpoint, region="us-east-1"),
             gcs=GcsSettings(endpoint_url=endpoint, anon=True),

@@ -140,7 +140,7 @@ class PendingCopy:
     def keeping(self, reader: Reader, role: Role) -> Reader:
         """`reader`, whose bytes are written aside as they are read."""
         with self._given_up_on_failure():
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._files[role] = os.open(self._partial(role), flags, 0o600)
             self._written[role] = 0
