@@ -27,7 +27,7 @@ __all__ = ("main",)
 
 _VERSION = version("kosine")
 _LOST = 3
-_FROM_ENVIRONMENT = {"auto_envvar_prefix": "KOSINE_OPERATOR"}
+_FROM_ENVIRONMENT = {"auto_envvar_prefix": "KOSINE_OPERATOR", "help_option_names": ["-h", "--help"]}
 _SECONDS = click.FloatRange(min=0.1, max=86_400)
 
 

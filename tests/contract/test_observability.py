@@ -147,7 +147,6 @@ def test_what_was_asked_for_is_on_the_dashboard() -> None:
         "kosine_index_dim",
         "kosine_index_load_seconds",
         "kosine_index_reload_failures",
-        "kosine_index_stale",
     }
     families = {
         re.sub(r"_(bucket|sum|count)$", "", name) for name in service_samples() if name.startswith("kosine_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -193,3 +194,20 @@ def test_inspect_tells_a_good_file_from_a_bad_one(tmp_path: Path) -> None:
     bad = run("inspect", tmp_path / "bad.npy")
     assert 1 == bad.returncode
     assert "bad_magic" in bad.stdout
+
+
+@pytest.mark.parametrize(("chosen", "in_force"), [(None, "4"), ("20", "20")])
+def test_threads_of_blas_do_not_spin_unless_somebody_wants_it(chosen: str | None, in_force: str) -> None:
+    """Said before NumPy is loaded, which reads it once."""
+    ask = (
+        "import os, sys, kosine.cli; assert 'numpy' not in sys.modules; "
+        "kosine.cli.main(['serve', '--check'], standalone_mode=False); print(os.environ[sys.argv[1]])"
+    )
+    name = "OPENBLAS_THREAD_TIMEOUT"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    if chosen is not None:
+        environment[name] = chosen
+    done = subprocess.run(
+        [sys.executable, "-c", ask, name], env=environment, capture_output=True, text=True, check=True
+    )
+    assert in_force == done.stdout.splitlines()[-1]

@@ -83,6 +83,7 @@ async def test_an_index_shows_its_version_and_its_settings(
         "stage": None,
         "bytes_read": 0,
         "bytes_total": 0,
+        "stale": False,
         "outdated": False,
         "last_error": None,
     } == answer.json()

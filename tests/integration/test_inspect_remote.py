@@ -108,7 +108,7 @@ def test_what_the_header_refuses_is_not_read(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(403, "source_forbidden"), (404, "source_missing"), (400, "source_unreadable")]
+    ("status", "code"), [(403, "source_forbidden"), (404, "source_missing"), (405, "source_unreadable")]
 )
 def test_what_the_store_refuses_is_told(bench: Bench, status: int, code: str) -> None:
     """The code that the status of an index would show."""

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from tests.kit.fault_proxy import Request
 
+pytestmark = pytest.mark.stores
+
 ROWS, DIM = 40, 5
 PART = 5 * 2**20
 """The least that S3 takes for a part that is not the last."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tests.kit.loads import Rig
     from tests.kit.object_stores import ObjectServer
 
+pytestmark = pytest.mark.stores
+
 ROWS, DIM = 3_000, 16
 SOON = 0.1
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.kit.fault_proxy import FaultProxy, Request
     from tests.kit.object_stores import ObjectServer
 
+pytestmark = pytest.mark.stores
+
 CONTENT = random.Random(5).randbytes(400_009)
 BLOCK = 64 * 2**10
 IDLE = 2.0

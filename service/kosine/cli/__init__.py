@@ -5,6 +5,7 @@ What a person got wrong is one message on stderr and exit code 2, never a traceb
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -61,3 +62,6 @@ def main() -> None:
 
     Queries that come together are answered together; a file that changes is swapped in meanwhile.
     """
+    # Read once, when NumPy loads it: OpenBLAS's threads spin for 20 ms after each product otherwise, and take
+    # the cores from TensorFlow's (docs/performance.md).
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")

@@ -29,6 +29,8 @@ __all__ = ("HttpPeer", "kosine_ids", "kosine_query", "triton_ids", "triton_query
 _HOST = "127.0.0.1"
 _START_SECONDS = 300.0
 _TIMEOUT = 30.0
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_THREAD_TIMEOUT": "4"}
+"""Threads of BLAS that do not spin, as kosine has them, serve its peers as well."""
 
 
 def kosine_query(embedding: Sequence[float], k: int) -> bytes:
@@ -94,7 +96,7 @@ class HttpPeer:
             return
         process = subprocess.Popen(
             self.command(data, port),
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**os.environ, **_ENVIRONMENT},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
