@@ -32,7 +32,7 @@ demo: $(READY)  ## Serve two small indexes and print curl lines to paste; PORT=8
 	@$(BIN)/kosine demo --port $(PORT)
 
 test: $(READY)  ## Fast tests, under 3 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not stores and not cluster and not images"
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not stores and not cluster and not images"
 
 test-slow: $(READY)  ## Tests that take minutes or gigabytes
 	@$(BIN)/python -m pytest -m "slow and not cluster and not images"
