@@ -110,7 +110,10 @@ def _say(what: str) -> None:
 
 
 def _command() -> str:
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--write")]
+    arguments = sys.argv[1:]
+    if "--write" in arguments:
+        at = arguments.index("--write")
+        del arguments[at : at + 2]
     return shlex.join(["python", "-m", "tests.bench.peers", *arguments])
 
 

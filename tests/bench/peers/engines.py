@@ -59,7 +59,7 @@ class PeerDevice:
         """See `EngineFactory.build`."""
         del max_rows
         assert metric == "cosine"
-        unit = np.ascontiguousarray(matrix.data[:, : matrix.rows].T)
+        unit = matrix.take(np.arange(matrix.rows))
         find = _BUILDERS[self.engine](unit, self.threads)
         return _Engine(find, rows=matrix.rows, dim=matrix.dim, max_k=max_k, nbytes=unit.nbytes)
 
