@@ -21,6 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from kosine.settings import GcsSettings, S3Settings, StoresSettings
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -147,7 +148,7 @@ class ObjectServer:
 @contextlib.contextmanager
 def moto_server() -> Iterator[ObjectServer]:
     """S3 by moto: ranges, If-Match and ETags as they should be; no authorisation."""
-    port = _free_port()
+    port = free_port()
     with _process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
         server = ObjectServer("s3", f"http://127.0.0.1:{port}")
         server.make_bucket()
@@ -157,7 +158,7 @@ def moto_server() -> Iterator[ObjectServer]:
 @contextlib.contextmanager
 def gcs_emulator() -> Iterator[ObjectServer]:
     """Google's JSON API by gcp-storage-emulator: generations and ranges; preconditions are not looked at."""
-    port = _free_port()
+    port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port), "--in-memory", "--default-bucket", BUCKET]
     with _process([sys.executable, "-m", "gcp_storage_emulator", "start", *address], port):
         yield ObjectServer("gs", f"http://127.0.0.1:{port}")
@@ -171,7 +172,7 @@ def versitygw_server(program: Path, folder: Path) -> Iterator[ObjectServer]:
     """
     for part in ("objects", "versions", "accounts"):
         (folder / part).mkdir()
-    server = ObjectServer("s3", f"http://127.0.0.1:{_free_port()}")
+    server = ObjectServer("s3", f"http://127.0.0.1:{free_port()}")
     address = server.endpoint.removeprefix("http://")
     common = ["--port", address, "--iam-dir", str(folder / "accounts"), "--iam-cache-disable", "--quiet"]
     backend = ["posix", "--versioning-dir", str(folder / "versions"), str(folder / "objects")]
@@ -184,18 +185,12 @@ def versitygw_server(program: Path, folder: Path) -> Iterator[ObjectServer]:
 @contextlib.contextmanager
 def fake_gcs_server(program: Path) -> Iterator[ObjectServer]:
     """Google's JSON API by fake-gcs-server: generations, ranges, resumable uploads, conditional writes."""
-    server = ObjectServer("gs", f"http://127.0.0.1:{_free_port()}")
+    server = ObjectServer("gs", f"http://127.0.0.1:{free_port()}")
     address = ["-host", "127.0.0.1", "-port", str(server.port), "-scheme", "http", "-backend", "memory"]
     names = ["-external-url", server.endpoint, "-public-host", server.endpoint.removeprefix("http://")]
     with _process([str(program), *address, *names], server.port):
         server.make_bucket()
         yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def test_the_table_has_a_row_a_peer_and_a_column_a_load() -> None:
     """Failures are said where they were."""
     line = Line(throughput=512.4, p50=1.234, p99=9.87, recall=1.0, failed=0, ratio=1.0)
     failing = Line(throughput=256.2, p50=2.0, p99=20.0, recall=0.5, failed=3, ratio=2.0)
-    peers = [HttpPeer(name="kosine", what=""), HttpPeer(name="other", what="")]
+    peers = [HttpPeer(name="kosine"), HttpPeer(name="other")]
     text = section(
         Shape(1000, 8),
         peers,

@@ -18,6 +18,7 @@ from kosine.bench.load_job import NO_ANSWER, Finished, Job, Target
 from kosine.bench.load_process import LoadProcess
 from kosine.bench.percentiles import percentiles
 from tests.bench.peers.peer import Window
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,6 @@ class HttpPeer:
     """Implements `Peer`: a program that listens, or a server that runs already at `port`."""
 
     name: str
-    what: str
     command: Callable[[Data, int], Sequence[str]] | None = None
     port: int | None = None
     path: str = "/indexes/items/cos"
@@ -72,7 +72,7 @@ class HttpPeer:
     @contextmanager
     def start(self, data: Data) -> Iterator[Asker]:
         """See `Peer.start`."""
-        port = self.port or _free_port()
+        port = self.port or free_port()
         target = Target(
             host=_HOST, port=port, requests=[self._request(q, data.k, port) for q in data.queries]
         )
@@ -168,9 +168,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])

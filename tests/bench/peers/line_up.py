@@ -24,32 +24,28 @@ _UNBATCHED = "defaults.batch.max_rows=1"
 def line_up(folder: Path, *, triton_python: str | None) -> dict[str, Peer]:
     """Every peer by name; kosine first."""
     peers: list[Peer] = [
-        HttpPeer(name="kosine", what="this", command=_kosine),
+        HttpPeer(name="kosine", command=_kosine),
         HttpPeer(
             name="kosine unbatched",
-            what="the same, one query a call",
             command=lambda *on: _kosine(*on, _UNBATCHED),
         ),
         *(_same(engine) for engine in get_args(PeerEngine)),
         HttpPeer(
             name="hnsw unbatched",
-            what="hnswlib in the same application, one query a call: approximate",
             command=lambda *on: _same_application("hnsw", *on, _UNBATCHED),
         ),
         HttpPeer(
             name="litserve",
-            what="a generic model server with dynamic batching over the same TensorFlow function",
             command=lambda *on: _program("tests.bench.peers.litserve_server", *on),
             path="/predict",
         ),
-        PgVector(name="pgvector", what="exact scan", folder=folder),
-        PgVector(name="pgvector-hnsw", what="HNSW: approximate", folder=folder, hnsw=True),
+        PgVector(name="pgvector", folder=folder),
+        PgVector(name="pgvector-hnsw", folder=folder, hnsw=True),
     ]
     if triton_python is not None:
         peers.append(
             HttpPeer(
                 name="triton",
-                what="NVIDIA Triton with dynamic batching over the same TensorFlow function",
                 command=lambda data, port: _program(
                     "tests.bench.peers.triton_server", data, port, python=triton_python
                 ),
@@ -63,13 +59,12 @@ def line_up(folder: Path, *, triton_python: str | None) -> dict[str, Peer]:
 
 def running_server(name: str, port: int, path: str) -> Peer:
     """Anything on loopback that answers as kosine does, for instance a system that is to be replaced."""
-    return HttpPeer(name=name, what="a server that runs already", port=port, path=path)
+    return HttpPeer(name=name, port=port, path=path)
 
 
 def _same(engine: PeerEngine) -> Peer:
     return HttpPeer(
         name=engine,
-        what="that engine behind kosine's own HTTP and batcher",
         command=lambda *on: _same_application(engine, *on),
     )
 

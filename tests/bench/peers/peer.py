@@ -72,10 +72,6 @@ class Peer(Protocol):
     def name(self) -> str:
         """In the table."""
 
-    @property
-    def what(self) -> str:
-        """And why it is there."""
-
     def start(self, data: Data) -> AbstractContextManager[Asker]:
         """Start it on loopback, wait until it answers, and stop it afterwards."""
 

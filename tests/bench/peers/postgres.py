@@ -34,7 +34,6 @@ class PgVector:
     """Implements `Peer`: vectors stored plain, shared buffers that hold them all; exact, or by HNSW."""
 
     name: str
-    what: str
     folder: Path
     hnsw: bool = False
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from tests.kit.control_plane import audit, commands
 from tests.kit.control_plane.access import Access
 from tests.kit.control_plane.commands import ControlPlaneFiles
 from tests.kit.control_plane.namespaces import NODE_ADDRESS
+from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,7 +131,7 @@ def control_plane(
 ) -> Iterator[ControlPlane]:
     """A control plane that serves `definitions`; `folder` exists, is empty and has a short path."""
     files = ControlPlaneFiles(folder)
-    port = _free_port()
+    port = free_port(NODE_ADDRESS)
     admin = Access(f"https://{NODE_ADDRESS}:{port}", files.authority, secrets.token_hex(16))
     _write_files(files, admin)
     plane = ControlPlane(programs, files, admin, port)
@@ -159,10 +159,3 @@ def _write_files(files: ControlPlaneFiles, admin: Access) -> None:
     files.admin_tokens.write_text(f'{admin.token},admin,admin,"system:masters"\n', encoding="utf-8")
     files.audit_policy.write_text(json.dumps(commands.AUDIT_POLICY), encoding="utf-8")
     admin.write_kubeconfig(files.kubeconfig)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((NODE_ADDRESS, 0))
-        port: int = probe.getsockname()[1]
-        return port
