@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tests.kit.stream_server import stream_server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -72,13 +74,9 @@ class FaultProxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""
         self.connections += 1
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                while await self._exchange(reader, writer):
-                    pass
-            writer.close()
-        except asyncio.CancelledError:  # the proxy ends; streams would report a cancelled task as an error
-            writer.transport.abort()
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await self._exchange(reader, writer):
+                pass
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -114,7 +112,7 @@ class FaultProxy:
             headers = _headers(head)
             content = await reader.read()
         finally:
-            writer.close()
+            writer.transport.abort()
         for hop in ("connection", "keep-alive"):
             headers.pop(hop, None)
         if not request.startswith(b"HEAD"):
@@ -176,33 +174,20 @@ def fault_proxy(endpoint: str) -> Iterator[FaultProxy]:
     assert parts.hostname is not None
     assert parts.port is not None
     proxy = FaultProxy((parts.hostname, parts.port))
-    loop, ready = asyncio.new_event_loop(), threading.Event()
+    ready, stopped, loops = threading.Event(), asyncio.Event(), []
 
     async def run() -> None:
-        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20)
-        proxy.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-        try:
-            await server.serve_forever()
-        finally:
-            rest = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
-            await asyncio.sleep(0.01)  # transports close in the next turns of the loop
+        loops.append(asyncio.get_running_loop())
+        async with stream_server(proxy.serve, limit=2**20) as port:
+            proxy.endpoint = f"http://127.0.0.1:{port}"
+            ready.set()
+            await stopped.wait()
 
-    def work() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(serving)
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-    serving = loop.create_task(run())
-    thread = threading.Thread(target=work, name="fault-proxy")
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="fault-proxy")
     thread.start()
+    assert ready.wait(30)
     try:
-        assert ready.wait(10)
         yield proxy
     finally:
-        loop.call_soon_threadsafe(serving.cancel)
+        loops[0].call_soon_threadsafe(stopped.set)
         thread.join()

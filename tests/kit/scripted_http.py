@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from tests.kit.stream_server import stream_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,15 +34,11 @@ class ScriptedHttp:
     paths: list[bytes] = field(default_factory=list)
     """First line and body of every request."""
     connections: int = 0
-    open: dict[asyncio.StreamWriter, asyncio.Task[None]] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self.open[writer] = task
-        try:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -51,18 +50,6 @@ class ScriptedHttp:
                 if answer == DROP:
                     return
                 writer.write(answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        finally:
-            del self.open[writer]
-            writer.close()
-
-    async def hang_up(self) -> None:
-        """Close every connection, and wait until nobody serves one."""
-        tasks = [*self.open.values()]
-        for writer in self.open:
-            writer.close()
-        await asyncio.gather(*tasks)
 
 
 @asynccontextmanager
@@ -70,11 +57,5 @@ async def scripted_http(script: Callable[[int], bytes]) -> AsyncIterator[Scripte
     """The server, its gate open, on a free loopback port."""
     served = ScriptedHttp(script)
     served.gate.set()
-    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.port = server.sockets[0].getsockname()[1]
-    try:
+    async with stream_server(served.serve) as served.port:
         yield served
-    finally:
-        served.gate.set()
-        server.close()
-        await served.hang_up()
