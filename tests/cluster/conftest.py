@@ -21,11 +21,13 @@ from tests.kit.control_plane.assets import ControlPlaneMissing
 from tests.kit.control_plane.cluster import Namespace
 from tests.kit.control_plane.control_plane import control_plane
 from tests.kit.control_plane.node import node
+from tests.kit.operator_world import World, s3_for_pods
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from tests.kit.control_plane.control_plane import ControlPlane
+    from tests.kit.object_stores import ObjectServer
 
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = ROOT / "charts" / "kosine-operator" / "files" / "crds"
@@ -105,3 +107,19 @@ def namespace(
     if request.node.stash.get(_failed, False):
         sys.stderr.write(made.report())
     made.kubectl("delete", "namespace", made.name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def store(plane: ControlPlane) -> Iterator[ObjectServer]:
+    """An object store that pods reach."""
+    assert plane.port
+    with s3_for_pods() as server:
+        yield server
+
+
+@pytest.fixture
+def world(namespace: Namespace, store: ObjectServer) -> World:
+    """A namespace whose pods may read the store; without an operator so far."""
+    made = World(namespace, store)
+    made.allow()
+    return made

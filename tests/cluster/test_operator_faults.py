@@ -1,4 +1,4 @@
-"""What the operator outlives and leaves: kills, outages, rivals, broken neighbours, minimal rights."""
+"""What the operator outlives and leaves: outages, rivals, broken neighbours, minimal rights."""
 
 from __future__ import annotations
 
@@ -14,56 +14,16 @@ import yaml
 from tests.kit.control_plane.cluster import until
 from tests.kit.control_plane.manifests import role
 from tests.kit.operator_process import operator_process, start_operator
-from tests.kit.operator_world import World, condition_of, s3_for_pods
+from tests.kit.operator_world import condition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kit.control_plane.audit import ApiRequest
     from tests.kit.control_plane.cluster import Namespace
     from tests.kit.control_plane.control_plane import ControlPlane
-    from tests.kit.object_stores import ObjectServer
+    from tests.kit.operator_world import World
 
 RULES = Path(__file__).parents[2] / "charts" / "kosine-operator" / "files" / "rbac-rules.yaml"
-OURS = "app.kubernetes.io/managed-by=kosine-operator"
-CHILDREN = "configmaps,services,deployments,poddisruptionbudgets,networkpolicies"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
-
-
-@pytest.fixture(scope="module")
-def store(plane: ControlPlane) -> Iterator[ObjectServer]:
-    """One store for all of them."""
-    assert plane.port
-    with s3_for_pods() as server:
-        yield server
-
-
-@pytest.fixture
-def world(namespace: Namespace, store: ObjectServer) -> World:
-    """A namespace without an operator so far."""
-    made = World(namespace, store)
-    made.allow()
-    return made
-
-
-def podless(world: World, name: str, **spec: Any) -> dict[str, Any]:
-    """An index without pods: everything but them."""
-    return world.index(name, server={"replicas": 0}, **spec)
-
-
-def children(world: World, name: str | None = None) -> list[str]:
-    """Kinds of an index's children, or kind/name of everybody's."""
-    found = world.namespace.list(CHILDREN, OURS)
-    mine = [each for each in found if name in (None, each["metadata"]["name"])]
-    return sorted(each["kind"] if name else f"{each['kind']}/{each['metadata']['name']}" for each in mine)
-
-
-def is_settled(world: World, name: str) -> bool:
-    """Whether its status is of its newest generation, and its children are there."""
-    found = world.namespace.get("cosineindex", name) or {"metadata": {}}
-    condition = condition_of(found, "Ready")
-    observed = condition.get("observedGeneration") == found["metadata"].get("generation")
-    return observed and children(world, name) == ["ConfigMap", "Deployment", "Service"]
 
 
 def rights(namespace: Namespace) -> tuple[Path, str, dict[str, Any]]:
@@ -125,8 +85,8 @@ def test_a_cluster_at_rest_is_not_written_to(world: World) -> None:
     kubeconfig, user, _ = rights(world.namespace)
     names = [f"items-{number}" for number in range(5)]
     with operator_process(world.namespace, "--resync", "1", kubeconfig=kubeconfig) as operator:
-        world.namespace.apply(*(podless(world, name) for name in names))
-        until(lambda: all(is_settled(world, name) for name in names), what="settled")
+        world.namespace.apply(*(world.podless(name) for name in names))
+        until(lambda: all(world.is_settled(name) for name in names), what="settled")
 
         def lists() -> int:
             asked = asked_by(user, world.namespace.plane)
@@ -158,8 +118,8 @@ def test_a_cluster_at_rest_is_not_written_to(world: World) -> None:
 def test_drift_is_repaired_by_the_watch(world: World, drift: tuple[str, ...]) -> None:
     """Whatever is done to a child is undone at once: the next resync is an hour away."""
     with operator_process(world.namespace, "--resync", "3600"):
-        world.namespace.apply(podless(world, "items"))
-        until(lambda: is_settled(world, "items"), what="settled")
+        world.namespace.apply(world.podless("items"))
+        until(lambda: world.is_settled("items"), what="settled")
         intended = {kind: shape(world, kind) for kind in ("configmap", "service", "deployment")}
         world.namespace.kubectl(*drift)
 
@@ -181,65 +141,18 @@ def shape(world: World, kind: str) -> Any:
     )
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_at_any_write_it_ends_the_same(world: World, when: str) -> None:
-    """Create, change and share, each cut off at its n-th write: the next one finishes, nothing is twice."""
-    steps = [
-        (podless(world, "items"),),
-        (podless(world, "items", k=3), podless(world, "users")),
-        (world.server("shared", replicas=0), world.index("orders", server="shared"), podless(world, "items")),
-    ]
-    world.namespace.apply(steps[0][0])
-    for number in range(1, 10):
-        world.namespace.apply(*steps[(number - 1) // 3])
-        killed = start_operator(
-            world.namespace, module="tests.kit.operator_killed", KILL_AT=str(number), KILL_WHEN=when
-        )
-        until(lambda: killed.process.poll() is not None or is_quiet(world, killed), what="killed, or done")  # noqa: B023
-        killed.process.kill()
-        killed.process.wait()
-    with operator_process(world.namespace, name="last"):
-        expected = [
-            "ConfigMap/items",
-            "ConfigMap/shared",
-            "ConfigMap/users",
-            "Deployment/items",
-            "Deployment/shared",
-            "Deployment/users",
-            "Service/items",
-            "Service/orders",
-            "Service/shared",
-            "Service/users",
-        ]
-        until(lambda: expected == children(world) and is_settled(world, "items"), what=f"{expected}")
-        world.namespace.kubectl("delete", "cosineindex", "items", "orders", "users")
-        left = ["ConfigMap/shared", "Deployment/shared", "Service/shared"]
-        until(lambda: left == children(world), what="deleted")
-
-
-def is_quiet(world: World, operator: Any) -> bool:
-    """Whether an operator that has listed everything has nothing left to do."""
-    if not operator.log.exists() or not operator.events("synced"):
-        return False
-    found = world.namespace.list("cosineindexes")
-    return all(
-        condition_of(each, "Ready").get("observedGeneration") == each["metadata"]["generation"]
-        for each in found
-    )
-
-
 def test_an_api_server_that_dies_is_waited_for(world: World) -> None:
     """The operator does not end, and goes on where it was as soon as there is somebody to talk to."""
     plane = world.namespace.plane
     with operator_process(world.namespace) as operator:
-        world.namespace.apply(podless(world, "before"))
-        until(lambda: is_settled(world, "before"), what="settled")
+        world.namespace.apply(world.podless("before"))
+        until(lambda: world.is_settled("before"), what="settled")
         plane.kill("kube-apiserver")
         operator.wait_for("library_message")
         plane.start_api_server()
-        world.namespace.apply(podless(world, "after"))
+        world.namespace.apply(world.podless("after"))
 
-        until(lambda: is_settled(world, "after"), what="the next resource", within=60)
+        until(lambda: world.is_settled("after"), what="the next resource", within=60)
         assert operator.process.poll() is None
         assert (200, 200) == (operator.ask("/livez").status_code, operator.ask("/readyz").status_code)
 
@@ -252,13 +165,13 @@ def test_of_two_operators_one_works_and_the_other_follows(world: World) -> None:
         try:
             second.wait_for("lease_awaited")
             assert 200 == second.ask("/readyz").status_code
-            world.namespace.apply(podless(world, "items"))
-            until(lambda: is_settled(world, "items"), what="settled by the first")
+            world.namespace.apply(world.podless("items"))
+            until(lambda: world.is_settled("items"), what="settled by the first")
             assert [] == second.events("child_applied")
 
             first.end(signal.SIGKILL)
-            world.namespace.apply(podless(world, "users"))
-            until(lambda: is_settled(world, "users"), what="settled by the second")
+            world.namespace.apply(world.podless("users"))
+            until(lambda: world.is_settled("users"), what="settled by the second")
             assert second.events("child_applied")
         finally:
             second.end()
@@ -270,8 +183,8 @@ def test_a_leader_that_was_frozen_ends_when_it_wakes(world: World) -> None:
     with operator_process(world.namespace, *lease, "--identity", "first", name="first") as first:
         first.process.send_signal(signal.SIGSTOP)
         with operator_process(world.namespace, *lease, "--identity", "second", name="second") as second:
-            world.namespace.apply(podless(world, "items"))
-            until(lambda: is_settled(world, "items"), what="settled by the second")
+            world.namespace.apply(world.podless("items"))
+            until(lambda: world.is_settled("items"), what="settled by the second")
             first.process.send_signal(signal.SIGCONT)
 
             assert 3 == first.process.wait(timeout=60)
@@ -283,12 +196,12 @@ def test_one_broken_resource_holds_up_no_other(world: World) -> None:
     """What cannot be is refused by name; its neighbours are served."""
     bad = {"replicas": 0, "podTemplate": {"spec": {"restartPolicy": "Never"}}}
     with operator_process(world.namespace):
-        world.namespace.apply(world.index("broken", server=bad), podless(world, "items"))
+        world.namespace.apply(world.index("broken", server=bad), world.podless("items"))
         refused = world.condition("broken", "Accepted", "False")
-        until(lambda: is_settled(world, "items"), what="the neighbour")
+        until(lambda: world.is_settled("items"), what="the neighbour")
 
     assert "InvalidPodTemplate" == refused["reason"]
-    assert "Deployment" not in children(world, "broken")
+    assert "Deployment" not in world.children("broken")
 
 
 def test_what_the_namespace_does_not_allow_is_told_and_tried_again(world: World) -> None:
@@ -302,12 +215,12 @@ def test_what_the_namespace_does_not_allow_is_told_and_tried_again(world: World)
     world.namespace.apply(quota)
     until(lambda: (world.namespace.get("resourcequota", "none") or {}).get("status"), what="a quota in force")
     with operator_process(world.namespace, "--resync", "3600"):
-        world.namespace.apply(podless(world, "items"))
+        world.namespace.apply(world.podless("items"))
         refused = world.condition("items", "Accepted", "False")
         assert ("Rejected", True) == (refused["reason"], "exceeded quota" in refused["message"])
         world.namespace.kubectl("delete", "resourcequota", "none")
 
-        until(lambda: is_settled(world, "items"), what="tried again")
+        until(lambda: world.is_settled("items"), what="tried again")
 
 
 def test_a_namesake_of_somebody_else_is_left_alone(world: World) -> None:
@@ -315,46 +228,46 @@ def test_a_namesake_of_somebody_else_is_left_alone(world: World) -> None:
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "items"}, "data": {"a": "1"}}
     world.namespace.apply(theirs)
     with operator_process(world.namespace, "--resync", "2"):
-        world.namespace.apply(podless(world, "items"))
+        world.namespace.apply(world.podless("items"))
         assert "NameConflict" == world.condition("items", "Accepted", "False")["reason"]
         found = world.namespace.get("configmap", "items")
         assert found is not None
         assert {"a": "1"} == found["data"]
         world.namespace.kubectl("delete", "configmap", "items")
 
-        until(lambda: is_settled(world, "items"), what="its own ConfigMap")
+        until(lambda: world.is_settled("items"), what="its own ConfigMap")
 
 
 def test_what_was_missed_while_it_was_away_is_made_up_for(world: World) -> None:
     """Created, changed, deleted and edited while no operator ran."""
     with operator_process(world.namespace):
-        world.namespace.apply(podless(world, "items"), podless(world, "gone"))
-        until(lambda: is_settled(world, "items") and is_settled(world, "gone"), what="settled")
+        world.namespace.apply(world.podless("items"), world.podless("gone"))
+        until(lambda: world.is_settled("items") and world.is_settled("gone"), what="settled")
     world.namespace.kubectl("delete", "cosineindex", "gone")
     world.namespace.kubectl("delete", "service", "items")
     world.namespace.kubectl("scale", "deployment", "items", "--replicas=1")
-    world.namespace.apply(podless(world, "users"), podless(world, "items", k=5))
+    world.namespace.apply(world.podless("users"), world.podless("items", k=5))
     with operator_process(world.namespace, name="next"):
-        until(lambda: is_settled(world, "items") and is_settled(world, "users"), what="settled")
+        until(lambda: world.is_settled("items") and world.is_settled("users"), what="settled")
 
     deployment = world.namespace.get("deployment", "items")
     assert deployment is not None
     assert 0 == deployment["spec"]["replicas"]
-    assert [] == children(world, "gone")
+    assert [] == world.children("gone")
 
 
 def test_many_resources_at_once_are_all_served_within_bounds(world: World) -> None:
     """A flood costs time and no more: everything settles, in bounded memory."""
     names = [f"items-{number}" for number in range(200)]
     with operator_process(world.namespace) as operator:
-        world.namespace.apply(*(podless(world, name) for name in names))
+        world.namespace.apply(*(world.podless(name) for name in names))
 
         def settled() -> bool:
             found = world.namespace.list("cosineindexes")
             return all(condition_of(each, "Ready") for each in found) and len(found) == len(names)
 
         until(settled, what="a status for each", within=180)
-        assert 3 * len(names) == len(children(world))
+        assert 3 * len(names) == len(world.children())
         resident = re.search(
             r"^process_resident_memory_bytes (\S+)", operator.ask("/metrics").text, re.MULTILINE
         )
@@ -366,8 +279,8 @@ def test_many_resources_at_once_are_all_served_within_bounds(world: World) -> No
 def test_a_namespace_goes_with_the_operator_down(world: World) -> None:
     """No finalizer waits for anybody."""
     with operator_process(world.namespace):
-        world.namespace.apply(world.server("shared", replicas=0), podless(world, "items"))
-        until(lambda: is_settled(world, "items"), what="settled")
+        world.namespace.apply(world.server("shared", replicas=0), world.podless("items"))
+        until(lambda: world.is_settled("items"), what="settled")
     world.namespace.kubectl("delete", "cosineindexes,cosineservers", "--all", "--timeout=30s")
 
-    until(lambda: [] == children(world), what="everything collected")
+    until(lambda: [] == world.children(), what="everything collected")

@@ -9,13 +9,12 @@ import pytest
 
 from tests.kit.control_plane.cluster import until
 from tests.kit.operator_process import operator_process
-from tests.kit.operator_world import World, callers, s3_for_pods
+from tests.kit.operator_world import World, callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.kit.control_plane.cluster import Namespace
-    from tests.kit.control_plane.control_plane import ControlPlane
     from tests.kit.object_stores import ObjectServer
     from tests.kit.operator_process import OperatorProcess
 
@@ -23,14 +22,6 @@ OURS = "app.kubernetes.io/managed-by=kosine-operator"
 EVERYTHING = (
     "configmaps,services,deployments,poddisruptionbudgets,horizontalpodautoscalers,networkpolicies,pods"
 )
-
-
-@pytest.fixture(scope="module")
-def store(plane: ControlPlane) -> Iterator[ObjectServer]:
-    """One store for all of them."""
-    assert plane.port
-    with s3_for_pods() as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""The operator, killed right before or right after its n-th write: `python -m tests.kit.operator_killed`.
+"""The operator, killed at one of its writes: `python -m tests.kit.operator_killed`.
 
-It is the real one but for the client's counting. KILL_AT is n, KILL_WHEN is `before` or `after`.
+It is the real one but for what the client does around a write. KILL_WHEN says at which: `before` or `after`
+its n-th (KILL_AT), or `changed`: as soon as one has changed an object, so that it lives for one change.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import signal
 from typing import Any
 
+from kosine_operator.api_errors import NotFound
 from kosine_operator.cli import main
 from kosine_operator.cluster import Cluster
 
@@ -32,6 +34,24 @@ async def _counted(self: Cluster, method: str, path: str, **how: Any) -> dict[st
     return answer
 
 
+async def _once(self: Cluster, method: str, path: str, **how: Any) -> dict[str, Any]:
+    if method == "GET" or "dryRun" in (how.get("query") or {}):
+        return await _request(self, method, path, **how)
+    before = await _version(self, path)
+    answer = await _request(self, method, path, **how)
+    if before != answer.get("metadata", {}).get("resourceVersion"):
+        _die()
+    return answer
+
+
+async def _version(cluster: Cluster, path: str) -> str | None:
+    try:
+        found = await _request(cluster, "GET", path, what=path)
+    except NotFound:
+        return None
+    return str(found["metadata"]["resourceVersion"])
+
+
 if __name__ == "__main__":
-    Cluster._request = _counted  # type: ignore[method-assign]
+    Cluster._request = _once if os.environ["KILL_WHEN"] == "changed" else _counted  # type: ignore[method-assign]
     main(prog_name="kosine-operator")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
+import yaml
 
 from tests.kit.control_plane.cluster import until
 from tests.kit.control_plane.namespaces import NODE_ADDRESS
@@ -27,6 +28,8 @@ __all__ = ("Callers", "World", "callers", "s3_for_pods")
 
 _PORT = 9000
 _CREDENTIALS = "store"
+_OURS = "app.kubernetes.io/managed-by=kosine-operator"
+_CHILDREN = "configmaps,services,deployments,poddisruptionbudgets,networkpolicies"
 _API = "kosine.dev/v1alpha1"
 
 
@@ -89,6 +92,10 @@ class World:
             },
         }
 
+    def podless(self, name: str, **spec: Any) -> dict[str, Any]:
+        """A CosineIndex of its own with everything but pods."""
+        return self.index(name, server={"replicas": 0}, **spec)
+
     def server(self, name: str, **spec: Any) -> dict[str, Any]:
         """A CosineServer."""
         return {
@@ -130,6 +137,25 @@ class World:
         condition = condition_of(found, "Ready")
         generation = (found or {"metadata": {}})["metadata"].get("generation")
         return (condition.get("status"), condition.get("observedGeneration")) == ("True", generation)
+
+    def is_settled(self, name: str) -> bool:
+        """Whether the status of an index is of its newest generation, and its children are there."""
+        found = self.namespace.get("cosineindex", name) or {"metadata": {}}
+        condition = condition_of(found, "Ready")
+        observed = condition.get("observedGeneration") == found["metadata"].get("generation")
+        return observed and self.children(name) == ["ConfigMap", "Deployment", "Service"]
+
+    def children(self, name: str | None = None) -> list[str]:
+        """Kinds of the objects of one name, or kind/name of all that the operator made."""
+        found = self.namespace.list(_CHILDREN, _OURS)
+        mine = [each for each in found if name in (None, each["metadata"]["name"])]
+        return sorted(each["kind"] if name else f"{each['kind']}/{each['metadata']['name']}" for each in mine)
+
+    def indexes_of(self, pool: str) -> set[str]:
+        """The indexes that the pods of a pool are told to serve."""
+        found = self.namespace.get("configmap", pool) or {"data": {}}
+        document = yaml.safe_load(found["data"].get("kosine.yaml", "")) or {"indexes": {}}
+        return set(document["indexes"])
 
     def condition(self, name: str, kind: str, status: str, *, within: float = 60.0) -> dict[str, Any]:
         """Wait for a condition of an index; the condition."""
