@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from tests.kit.control_plane.assets import ControlPlaneMissing
 from tests.kit.control_plane.cluster import Namespace
 from tests.kit.control_plane.control_plane import control_plane
 from tests.kit.control_plane.node import node
+from tests.kit.operator_release import CRDS
 from tests.kit.operator_world import World, s3_for_pods
 
 if TYPE_CHECKING:
@@ -45,7 +47,11 @@ _failed = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test of this folder is of the cluster tier; the first one waits for the control plane too."""
+    """Every test of this folder is of the cluster tier; the first one waits for the control plane too.
+
+    Tests that take the CRDs away come last: for up to 30 s the garbage collector does not know new ones.
+    """
+    items.sort(key=lambda item: "crds_may_go" in getattr(item, "fixturenames", ()))
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
@@ -63,6 +69,10 @@ def pytest_runtest_makereport(
     return report
 
 
+def _definitions() -> list[dict[str, Any]]:
+    return [yaml.safe_load(path.read_bytes()) for path in sorted(DEFINITIONS.glob("*.yaml"))]
+
+
 def _unavailable(reason: str) -> BaseException:
     outcome = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
     return outcome.Exception(reason, pytrace=False)
@@ -77,10 +87,9 @@ def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
         programs = assets.find()
     except ControlPlaneMissing as missing:
         raise _unavailable(str(missing)) from None
-    definitions = [yaml.safe_load(path.read_bytes()) for path in sorted(DEFINITIONS.glob("*.yaml"))]
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))  # short, for Unix sockets
     try:
-        with control_plane(programs, folder, definitions=definitions) as started, node(started, IMAGES):
+        with control_plane(programs, folder, definitions=_definitions()) as started, node(started, IMAGES):
             yield started
     finally:
         if request.session.testsfailed:
@@ -99,12 +108,27 @@ def namespace(
     plane: ControlPlane, request: pytest.FixtureRequest, _numbers: Iterator[int]
 ) -> Iterator[Namespace]:
     """A namespace for one test. What is left in it ends behind the next test."""
-    made = Namespace(f"test-{next(_numbers)}", plane, plane.files.kubeconfig)
+    with _made(f"test-{next(_numbers)}", plane, request.node) as made:
+        yield made
+
+
+@pytest.fixture
+def neighbour(
+    plane: ControlPlane, request: pytest.FixtureRequest, _numbers: Iterator[int]
+) -> Iterator[Namespace]:
+    """A second one."""
+    with _made(f"test-{next(_numbers)}", plane, request.node) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _made(name: str, plane: ControlPlane, test: pytest.Item) -> Iterator[Namespace]:
+    made = Namespace(name, plane, plane.files.kubeconfig)
     made.kubectl("create", "namespace", made.name)
     # Pods are refused until it exists.
     made.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
     yield made
-    if request.node.stash.get(_failed, False):
+    if test.stash.get(_failed, False):
         sys.stderr.write(made.report())
     made.kubectl("delete", "namespace", made.name, "--wait=false")
 
@@ -123,3 +147,24 @@ def world(namespace: Namespace, store: ObjectServer) -> World:
     made = World(namespace, store)
     made.allow()
     return made
+
+
+@pytest.fixture
+def crds_may_go(plane: ControlPlane) -> Iterator[None]:
+    """A test may delete kosine's CRDs; afterwards they are as they were."""
+    yield
+    _remove_crds(plane)
+    for definition in _definitions():
+        plane.define(definition)
+
+
+@pytest.fixture
+def no_crds(plane: ControlPlane, crds_may_go: None) -> None:
+    """A cluster that has never heard of kosine."""
+    assert crds_may_go is None
+    _remove_crds(plane)
+
+
+def _remove_crds(plane: ControlPlane) -> None:
+    everywhere = Namespace("default", plane, plane.files.kubeconfig)
+    everywhere.kubectl("delete", "--ignore-not-found", "--wait", "--timeout=120s", *CRDS)
