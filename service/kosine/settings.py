@@ -166,7 +166,12 @@ class DefaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Change.HOT,
     ] = "availability_preserving"
     required: Annotated[
-        bool, Meta(description="Whether /readyz waits for the first version of this index."), Change.HOT
+        bool,
+        Meta(
+            description="Whether /readyz waits until this index was tried, and at least one of those that it "
+            "waits for is loaded."
+        ),
+        Change.HOT,
     ] = True
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)

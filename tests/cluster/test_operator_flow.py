@@ -203,6 +203,27 @@ def test_a_source_that_is_deleted_degrades_and_is_served_on(world: World) -> Non
     assert "source_missing" == world.status("items")["lastFailure"]["reason"]
 
 
+def test_one_broken_source_holds_back_no_pod_of_a_shared_server(world: World) -> None:
+    """New pods come up and roll out beside it; where it is all there is, its pod waits."""
+    world.publish("items", first=1)
+    world.namespace.apply(
+        world.server("shared"),
+        *(world.index(name, server="shared") for name in ("items", "broken")),
+        world.index("alone"),
+    )
+    world.ready("items")
+    pods = {name for name in world.pod_names() if name.startswith("shared-")}
+    world.namespace.apply(world.server("shared", resources={"requests": {"cpu": "10m"}}))
+    until(lambda: pods.isdisjoint(world.pod_names()), what="rolled out", within=120)
+
+    assert 1 == world.first("items")
+    for name in ("broken", "alone"):
+        assert "SourceNotFound" == world.condition(name, "Ready", "False")["reason"]
+    assert "NoReadyPods" == world.condition("alone", "Available", "False")["reason"]
+    world.publish("alone", first=2)
+    world.ready("alone")
+
+
 def test_an_index_waits_for_its_server(world: World) -> None:
     """The order of creation does not matter, and what is missing is named."""
     world.publish("items")

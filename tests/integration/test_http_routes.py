@@ -213,7 +213,7 @@ async def test_a_defect_in_a_route_is_500_and_tells_nobody_why(
 async def test_a_service_is_ready_once_what_is_required_is_loaded(
     service: HttpService, client: httpx.AsyncClient
 ) -> None:
-    """503 with the names that are missing, 200 after, 503 again as soon as the process stops."""
+    """503 with the names that are awaited, 200 after, 503 again as soon as the process stops."""
     service.registry.declare("items", source="items.npy", required=True)
     loading = await client.get("/readyz")
     service.publish()

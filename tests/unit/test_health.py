@@ -26,18 +26,39 @@ async def dispatcher() -> Dispatcher:
     return Dispatcher(VirtualDevice())
 
 
-async def test_ready_waits_for_required_indexes_only(dispatcher: Dispatcher) -> None:
-    """N22: one required index keeps the pod out, an optional one does not, whatever its state."""
+@pytest.mark.parametrize(
+    ("indexes", "expected"),
+    [
+        ({}, []),
+        ({"items": "loading"}, ["items: loading"]),
+        ({"items": "failed"}, ["items: failed"]),
+        ({"items": "available"}, []),
+        ({"items": "available", "users": "loading"}, ["users: loading"]),
+        ({"items": "available", "users": "failed"}, []),
+        ({"items": "available", "users": "retrying"}, []),
+        ({"items": "failed", "users": "failed"}, ["items: failed", "users: failed"]),
+        ({"items": "failed", "users": "retrying"}, ["items: failed", "users: loading"]),
+        ({"items": "available", "optional": "loading"}, []),
+        ({"items": "failed", "optional": "available"}, ["items: failed"]),
+        ({"optional": "failed"}, []),
+    ],
+)
+async def test_ready_means_all_were_tried_and_one_is_good(
+    dispatcher: Dispatcher, indexes: dict[str, str], expected: list[str]
+) -> None:
+    """N22: one broken index keeps no pod out that serves others; a pod of that index alone it does."""
     registry = Registry()
-    health = Health(registry=registry, dispatcher=dispatcher)
-    registry.declare("items", source="items.npy", required=True)
-    registry.declare("extra", source="extra.npy", required=False)
-    registry.note("extra", LoadStatus(last_error=BAD_FILE))
-    assert ["items: loading"] == health.ready()
+    statuses = {
+        "failed": LoadStatus(last_error=BAD_FILE),
+        "retrying": LoadStatus(last_error=BAD_FILE, stage=Stage.FETCH),
+    }
+    for name, state in indexes.items():
+        registry.declare(name, source=f"{name}.npy", required=name != "optional")
+        if state == "available":
+            registry.publish(name, version_of(dispatcher))
+        registry.note(name, statuses.get(state, LoadStatus()))
 
-    registry.publish("items", version_of(dispatcher))
-
-    assert [] == health.ready()
+    assert expected == Health(registry=registry, dispatcher=dispatcher).ready()
 
 
 async def test_readiness_does_not_drop_with_a_failed_reload_or_a_new_index(dispatcher: Dispatcher) -> None:

@@ -1,14 +1,13 @@
 """Started, ready and alive are three answers.
 
-Ready: every required index has had a version; it stays ready through failed reloads, and turns unready first
-when the process stops. Alive: the device thread is not stuck.
+Ready: every required index has been tried, and one of them has a version. So one broken source holds back no
+pod that serves others too, and a pod of that index alone waits. It stays ready through failed reloads, and
+turns unready first when the process stops. Alive: the device thread is not stuck.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from kosine.serving.status import IndexState
 
 if TYPE_CHECKING:
     from kosine.serving.dispatcher import Dispatcher
@@ -34,7 +33,7 @@ class Health:
         if self.draining:
             return ["shutting_down"]
         if not self._was_ready:
-            waiting = self._not_loaded()
+            waiting = self._awaited()
             if waiting:
                 return waiting
             self._was_ready = True
@@ -45,13 +44,14 @@ class Health:
         stuck = self._dispatcher.busy_seconds()
         return [f"device: one engine call has run for {stuck:.0f} s"] if stuck > STUCK_SECONDS else []
 
-    def _not_loaded(self) -> list[str]:
+    def _awaited(self) -> list[str]:
+        """What the first traffic waits for: first tries, or a first success where none was good."""
         registry = self._registry
-        return [
-            f"{name}: {registry.state(name).value}"
-            for name in registry.names()
-            if registry.required(name) and registry.state(name) is not IndexState.AVAILABLE
-        ]
+        required = [name for name in registry.names() if registry.required(name)]
+        missing = [name for name in required if registry.current(name) is None]
+        untried = [name for name in missing if registry.load_status(name).last_error is None]
+        awaited = missing if missing == required else untried
+        return [f"{name}: {registry.state(name).value}" for name in awaited]
 
     def _failing(self) -> list[str]:
         """The engines of all indexes failing together means that the device is gone."""
