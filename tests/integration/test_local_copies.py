@@ -23,8 +23,8 @@ from kosine.errors import IndexNotReady
 from kosine.loading.copies import Copies
 from kosine.loading.manifest import Manifest, Part, encode_manifest
 from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
+from kosine.retries import RetryPolicy
 from kosine.settings import IndexSettings, S3Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.fault_proxy import Fault, fault_proxy

@@ -27,12 +27,12 @@ from kosine.loading.admission import Admission
 from kosine.loading.inspection import Inspection
 from kosine.loading.pipeline import LoadedIndex, LoadJob, Pipeline
 from kosine.loading.storage.gcs_writing import GcsWritableStore
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.s3_writing import S3WritableStore
 from kosine.loading.storage.stores import Stores
 from kosine.publishing.bucket import BucketTarget
 from kosine.publishing.publication import Publication, Step, prepare, publish
 from kosine.publishing.target import PublishConflict
+from kosine.retries import RetryPolicy
 from kosine.settings import IndexSettings, ServiceSettings, Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.engines import NumpyDevice

@@ -21,8 +21,8 @@ from structlog.testing import capture_logs
 
 from kosine.errors import IndexNotReady, Stage
 from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
+from kosine.retries import RetryPolicy
 from kosine.settings import S3Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import Duration

@@ -23,8 +23,8 @@ from structlog.testing import capture_logs
 from kosine.cli import main
 from kosine.errors import LoadCode, LoadError
 from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
+from kosine.retries import RetryPolicy
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.loads import index_settings, rig
 from tests.kit.npy_files import npy_bytes, unit_rows

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
+from kosine.retries import RetryPolicy
 from kosine.serving.query import to_query
 from kosine.settings import S3Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kosine.loading.storage.errors import Kind, StoreError, from_status, retry_after
-from kosine.loading.storage.retry import RetryPolicy, with_retries
+from kosine.loading.storage.errors import Kind, StoreError, from_status
+from kosine.loading.storage.retry import with_retries
+from kosine.retries import RetryPolicy, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable

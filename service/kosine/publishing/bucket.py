@@ -21,8 +21,9 @@ from kosine.loading.storage.errors import Kind, StoreError
 from kosine.loading.storage.io_thread import IoThread
 from kosine.loading.storage.objects import ObjectName
 from kosine.loading.storage.remote import RemoteStorage, Transfer
-from kosine.loading.storage.retry import RetryPolicy, with_retries
+from kosine.loading.storage.retry import with_retries
 from kosine.publishing.target import PublishConflict, Stored
+from kosine.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

@@ -7,16 +7,11 @@ The rule behind the table: only a plain 404 says that an object is gone. Anythin
 from __future__ import annotations
 
 import errno
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from kosine.errors import LoadCode, LoadError, Stage
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-__all__ = ("Kind", "StoreError", "from_network", "from_status", "retry_after", "to_load_error")
+__all__ = ("Kind", "StoreError", "from_network", "from_status", "to_load_error")
 
 _RETRIED = frozenset({408, 425, 429})
 _EXPIRED = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"})
@@ -83,26 +78,6 @@ def from_network(error: BaseException) -> StoreError:
     number = cause.errno if isinstance(cause, OSError) and cause.errno else 0
     name = errno.errorcode.get(number, type(error).__name__)
     return StoreError(Kind.TRANSIENT, f"the store did not answer ({name})")
-
-
-def retry_after(text: str | None, *, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for; None where there is none or it is not one.
-
-    >>> from datetime import UTC, datetime
-    >>> now = datetime(2026, 1, 1, tzinfo=UTC)
-    >>> retry_after("7", now=now), retry_after("Thu, 01 Jan 2026 00:00:05 GMT", now=now)
-    (7.0, 5.0)
-    >>> retry_after("-1", now=now), retry_after("soon", now=now), retry_after(None, now=now)
-    (None, None, None)
-    """
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (TypeError, ValueError):
-        return None
 
 
 def to_load_error(error: StoreError, *, uri: str, stage: Stage) -> LoadError:

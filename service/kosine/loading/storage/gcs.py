@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.storage.clients import Clients
-from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status, retry_after
+from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status
 from kosine.loading.storage.objects import ObjectFacts, check_range
+from kosine.retries import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -20,7 +20,8 @@ from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.source import Fingerprint
 from kosine.loading.storage.errors import Kind, StoreError, to_load_error
 from kosine.loading.storage.io_thread import Closed
-from kosine.loading.storage.retry import RetryPolicy, with_retries
+from kosine.loading.storage.retry import with_retries
+from kosine.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
