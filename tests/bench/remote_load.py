@@ -83,8 +83,8 @@ def _measured(kind: str, endpoint: str) -> dict[str, float]:
 def _load(endpoint: str) -> int:
     from kosine.loading.artifact import read_matrix
     from kosine.loading.layout import plan_matrix
-    from kosine.loading.npy import read_header
     from kosine.loading.storage.stores import Stores
+    from kosine.npy.header import read_header
     from kosine.settings import S3Settings, StoresSettings
     from kosine.source_uri import COMMAND_LINE
 

@@ -16,7 +16,7 @@ from kosine.engines.matrix import DimMajorMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, MatrixArtifact, read_matrix
 from kosine.loading.layout import plan_matrix
-from kosine.loading.npy import read_header
+from kosine.npy.header import read_header
 from tests.kit.npy_files import BytesReader, in_order, npy_bytes, unit_rows
 
 if TYPE_CHECKING:

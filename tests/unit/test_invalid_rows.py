@@ -14,7 +14,7 @@ from kosine.errors import LoadCode, LoadError
 from kosine.loading.artifact import read_matrix
 from kosine.loading.invalid_rows import compact
 from kosine.loading.layout import plan_matrix
-from kosine.loading.npy import read_header
+from kosine.npy.header import read_header
 from kosine.serving.status import DroppedRows
 from tests.kit.npy_files import BytesReader, in_order, npy_bytes
 

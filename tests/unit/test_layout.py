@@ -13,8 +13,8 @@ from kosine.engines.matrix import DimMajorMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import rectangles
 from kosine.loading.layout import MAX_DIM, MAX_ROWS, MatrixPlan, plan_matrix
-from kosine.loading.npy import NpyHeader
 from kosine.loading.orientation import NormRange, Verdict, judge, refusal, unit_tolerance
+from kosine.npy.header import NpyHeader
 
 if TYPE_CHECKING:
     from kosine.settings import Layout

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.artifact import read_matrix
-from kosine.loading.disguises import describe
 from kosine.loading.ids import IDS_DTYPES
 from kosine.loading.layout import plan_matrix
-from kosine.loading.npy import NpyHeader, read_header
+from kosine.npy.disguises import describe
+from kosine.npy.header import NpyHeader, read_header
 from tests.kit.bad_files import bad_files
 from tests.kit.npy_files import BytesReader, header_text, npy_bytes, raw_npy
 

@@ -19,8 +19,8 @@ from rich.text import Text
 from kosine.cli.stores import store_options
 from kosine.loading.inspection import inspect_source
 from kosine.loading.layout import MAX_DIM
-from kosine.loading.npy import shown
 from kosine.loading.storage.stores import Stores
+from kosine.npy.header import shown
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import human_size
 

@@ -15,15 +15,15 @@ import numpy as np
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import CHUNK_BYTES, read_chunks
-from kosine.loading.npy import DtypeRule, read_header, shown
+from kosine.npy.header import DtypeRule, read_header, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from kosine.loading.npy import NpyHeader
     from kosine.loading.source import Reader
+    from kosine.npy.header import NpyHeader
 
 __all__ = ("IDS_DTYPES", "MAX_ID_LENGTH", "IdsArtifact", "read_ids", "read_ids_header")
 

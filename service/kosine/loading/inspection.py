@@ -22,9 +22,9 @@ from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_row
 from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.layout import plan_matrix
 from kosine.loading.manifest import check_digests, check_shape, read_manifest
-from kosine.loading.npy import read_header
 from kosine.loading.orientation import Verdict, judge, refusal
 from kosine.loading.readings import Measured, Reading, measure_flat, measure_matrix
+from kosine.npy.header import read_header
 from kosine.source_uri import BadUri, parse_source
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from kosine.loading.layout import MatrixPlan
     from kosine.loading.manifest import Manifest
-    from kosine.loading.npy import NpyHeader
     from kosine.loading.source import Reader, Storage
+    from kosine.npy.header import NpyHeader
     from kosine.settings import Layout, Metric
 
 __all__ = ("Inspection", "MemoryEstimate", "NamedFiles", "Refusal", "inspect_source")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kosine.engines.matrix import tiling
 from kosine.errors import LoadCode, LoadError, Stage
-from kosine.loading.npy import shown
+from kosine.npy.header import shown
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from kosine.loading.npy import NpyHeader
+    from kosine.npy.header import NpyHeader
     from kosine.settings import Layout
 
 __all__ = ("MAX_DIM", "MAX_ROWS", "MatrixPlan", "Order", "plan_matrix")

@@ -25,10 +25,10 @@ from kosine.loading.guards import check_guards
 from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.layout import plan_matrix
 from kosine.loading.manifest import Manifests, check_digests, check_shape
-from kosine.loading.npy import read_header
 from kosine.loading.opening import Opener
 from kosine.loading.self_check import check_engine, sample_rows
 from kosine.loading.source import Fingerprint
+from kosine.npy.header import read_header
 from kosine.serving.status import VersionInfo
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from kosine.loading.body import Piece
     from kosine.loading.layout import MatrixPlan
-    from kosine.loading.npy import NpyHeader
     from kosine.loading.source import Reader
+    from kosine.npy.header import NpyHeader
     from kosine.settings import Layout
 
 __all__ = ("Faults", "Measured", "Norms", "Reading", "measure_flat", "measure_matrix")

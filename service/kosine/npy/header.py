@@ -11,17 +11,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from kosine.errors import LoadCode, LoadError, Stage
-from kosine.loading import disguises
+from kosine.npy import disguises
 
-if TYPE_CHECKING:
-    from kosine.loading.source import Reader
-
-__all__ = ("MATRIX_DTYPES", "MAX_HEADER_BYTES", "DtypeRule", "NpyHeader", "read_header", "shown")
+__all__ = ("MATRIX_DTYPES", "MAX_HEADER_BYTES", "DtypeRule", "NpyHeader", "Readable", "read_header", "shown")
 
 MAX_HEADER_BYTES = 10_000
 """NumPy's own limit; it writes about 120."""
@@ -61,6 +58,17 @@ _NAMES = {
 }
 
 
+class Readable(Protocol):
+    """Bytes of a known number, wherever they are."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the whole buffer from `offset`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DtypeRule:
     """Which dtypes a file may have. A code without a width, `U`, stands for any width."""
@@ -94,7 +102,7 @@ class NpyHeader:
         return math.prod(self.shape)
 
 
-def read_header(reader: Reader, *, rule: DtypeRule = MATRIX_DTYPES, stage: Stage = Stage.GATE) -> NpyHeader:
+def read_header(reader: Readable, *, rule: DtypeRule = MATRIX_DTYPES, stage: Stage = Stage.GATE) -> NpyHeader:
     """Read and check the header of `reader`, and nothing behind it.
 
     LoadError at `stage`: `bad_magic`, `unsupported_version`, `bad_header`, `dtype_not_allowed`, `bad_shape`,
@@ -105,7 +113,7 @@ def read_header(reader: Reader, *, rule: DtypeRule = MATRIX_DTYPES, stage: Stage
 
 @dataclass(frozen=True, slots=True)
 class _Gate:
-    reader: Reader
+    reader: Readable
     rule: DtypeRule
     stage: Stage
 
