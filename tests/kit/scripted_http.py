@@ -33,6 +33,8 @@ class ScriptedHttp:
     port: int = 0
     paths: list[bytes] = field(default_factory=list)
     """First line and body of every request."""
+    heads: list[bytes] = field(default_factory=list)
+    """All of what came before each body."""
     connections: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,6 +47,7 @@ class ScriptedHttp:
                 body = await reader.readexactly(length)
                 number = len(self.paths)
                 self.paths.append(head.split(b"\r\n")[0] + b" " + body)
+                self.heads.append(head)
                 await self.gate.wait()
                 answer = self.script(number)
                 if answer == DROP:

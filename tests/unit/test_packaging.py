@@ -50,6 +50,8 @@ def test_the_version_is_said_once() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
+        ("kosine", {"tensorflow", "numpy", "httpx", "msgspec", "asyncio"}),
+        ("kosine.client", {"tensorflow", "litestar", "uvicorn", "psutil", "structlog", "yaml"}),
         ("kosine.cli", {"tensorflow", "numpy", "litestar", "uvicorn", "watchfiles", "rich"}),
         ("kosine.configuration", {"tensorflow", "numpy", "litestar", "click", "structlog"}),
         ("kosine.http.application", {"tensorflow", "watchfiles"}),
@@ -61,6 +63,12 @@ def test_an_import_brings_only_what_it_needs(module: str, absent: set[str]) -> N
     code = f"import sys, {module}; print(*sorted(set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set() == absent & set(done.stdout.split())
+
+
+def test_what_kosine_offers_can_be_imported() -> None:
+    """Also what is imported only when it is used; nothing else is pretended to be there."""
+    assert [] == [name for name in kosine.__all__ if not hasattr(kosine, name)]
+    assert not hasattr(kosine, "Server")
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
@@ -94,7 +102,7 @@ def test_the_locks_cover_what_the_package_declares() -> None:
     service = dependencies(extras["service"], extras["cpu"], extras["s3"], extras["gcs"])
     gpu = dependencies(extras["service"], extras["gpu"], extras["s3"], extras["gcs"])
     operator = dependencies(extras["operator"])
-    dev = dependencies(groups["dev"], groups["build"], extras["bench"])
+    dev = dependencies(groups["dev"], groups["build"], extras["bench"], extras["client"])
     peers = dependencies(extras["service"], extras["cpu"], groups["peers"], groups["build"])
     assert set() == service - names_in(ROOT / "requirements" / "service-cpu.txt")
     assert set() == gpu - names_in(ROOT / "requirements" / "service-gpu.txt")

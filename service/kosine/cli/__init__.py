@@ -21,6 +21,7 @@ _COMMANDS = {
     "demo": "demo_command",
     "inspect": "inspect_command",
     "publish": "publish_command",
+    "query": "query_command",
     "serve": "serve_command",
 }
 _INTERRUPTED = 130

@@ -19,7 +19,7 @@ from kosine.bench.plan import BenchPlan, GeneratorChoice, plan_indexes, plan_loa
 from kosine.bench.plot import check_plot, draw
 from kosine.bench.run import run_bench
 from kosine.bench.tables import render
-from kosine.units import Duration
+from kosine.cli.durations import DurationWithin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,32 +41,6 @@ Examples:
   kosine bench --file items.npy --rate 500 --rate 1000 --duration 30s
   kosine bench --url http://127.0.0.1:8080 --file items.npy -c 64
   kosine bench --reload-every 2s -c 16 --plot reloads.png"""
-
-
-class _Within(click.ParamType[float]):
-    """A duration within bounds, both allowed, as seconds; a plain number is seconds."""
-
-    name = "duration"
-
-    def __init__(self, low: str, high: str) -> None:
-        self.low, self.high = Duration.parse(low), Duration.parse(high)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click.ParamType."""
-        try:
-            seconds = float(Duration.parse(_number(value)))
-        except (TypeError, ValueError):
-            self.fail(f"{value!r}: expected a duration, such as 500ms, 3s or 1m", param, ctx)
-        if not self.low <= seconds <= self.high:
-            self.fail(f"{value!r}: expected from {self.low.text()} to {self.high.text()}", param, ctx)
-        return seconds
-
-
-def _number(value: Any) -> Any:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 @click.command("bench", epilog=_EXAMPLES)
@@ -119,13 +93,13 @@ def _number(value: Any) -> Any:
 )
 @click.option(
     "--duration",
-    type=_Within("100ms", "1d"),
+    type=DurationWithin("100ms", "1d"),
     metavar="TIME",
     help="Of each load.  [default: 3s; with reloads 8 times their interval]",
 )
 @click.option(
     "--warm-up",
-    type=_Within("0s", "10m"),
+    type=DurationWithin("0s", "10m"),
     default="500ms",
     show_default=True,
     metavar="TIME",
@@ -133,7 +107,7 @@ def _number(value: Any) -> Any:
 )
 @click.option(
     "--timeout",
-    type=_Within("10ms", "10m"),
+    type=DurationWithin("10ms", "10m"),
     default="10s",
     show_default=True,
     metavar="TIME",
@@ -149,7 +123,7 @@ def _number(value: Any) -> Any:
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option(
     "--reload-every",
-    type=_Within("50ms", "1d"),
+    type=DurationWithin("50ms", "1d"),
     metavar="TIME",
     help="Replace the file of the first index so often, in every other window of the load.",
 )

@@ -1,0 +1,277 @@
+"""Both clients, against the service and against servers that misbehave, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kosine import AsyncClient, Client
+from kosine.client import Matches, UnexpectedAnswer, Unreachable
+from kosine.errors import (
+    DeadlineExceeded,
+    DimMismatch,
+    IndexNotReady,
+    KosineError,
+    Overloaded,
+    UnknownIndex,
+    ZeroVector,
+)
+from kosine.retries import RetryPolicy
+from tests.kit.generated_docs import DOCS
+from tests.kit.http_service import http_service
+from tests.kit.ports import free_port
+from tests.kit.scripted_http import DROP, http_response, scripted_http
+
+ONE = [1.0, 0.0, 0.0, 0.0]
+AT_ONCE = RetryPolicy(attempts=4, first=0.001)
+ANSWER = http_response(b'{"result": [[7, 0.5]], "version": "v1"}')
+BUSY = http_response(
+    b'{"code": "overloaded", "detail": "full"}',
+    status="429 Too Many Requests",
+    headers="Retry-After: 0\r\nContent-Type: application/problem+json\r\n",
+)
+BAD_GATEWAY = http_response(b"<html>bad gateway</html>", status="502 Bad Gateway")
+BOTH = pytest.mark.parametrize("kind", [Client, AsyncClient])
+
+
+async def ask(kind: type[Client | AsyncClient], url: str, method: str, *args: Any, **options: Any) -> Any:
+    """The answer to one call of a fresh client of either kind."""
+    made = {name: options.pop(name) for name in ("index", "timeout", "headers") if name in options}
+    if kind is AsyncClient:
+        async with AsyncClient(url, retries=AT_ONCE, **made) as awaited:
+            return await getattr(awaited, method)(*args, **options)
+
+    def wait() -> Any:
+        with Client(url, retries=AT_ONCE, **made) as client:
+            return getattr(client, method)(*args, **options)
+
+    return await asyncio.to_thread(wait)
+
+
+@BOTH
+@pytest.mark.parametrize("ids", [None, np.array([10, 11, 12, 13]), np.array(["a", "b", "c", "d"])])
+async def test_a_search_finds_what_the_service_answers(
+    kind: type[Client | AsyncClient], ids: np.ndarray[Any, Any] | None
+) -> None:
+    """Ids of their type, scores as float32 to the last bit, best first, with the version."""
+    async with http_service() as service:
+        service.publish(ids=ids)
+        found = await ask(kind, service.url, "search", np.array([3.0, 2.0, 1.0, 0.5]), k=3, index="items")
+
+    expected = np.arange(4) if ids is None else ids
+    assert expected[:3].tolist() == found.ids.tolist()
+    assert (expected.dtype.kind, np.dtype(np.float32)) == (found.ids.dtype.kind, found.scores.dtype)
+    assert np.linalg.norm([3.0, 2.0, 1.0, 0.5]) * found.scores == pytest.approx([3.0, 2.0, 1.0], rel=1e-6)
+    assert ("v1", 3) == (found.version, len(found))
+    assert list(found) == [*zip(found.ids.tolist(), found.scores.tolist(), strict=True)]
+
+
+@BOTH
+async def test_without_an_index_the_default_one_is_asked(kind: type[Client | AsyncClient]) -> None:
+    """Of the service, unless the client has one; of a call before both."""
+    async with http_service() as service:
+        for name in ("items", "users"):
+            service.publish(name, version=f"version of {name}")
+        service.default_index = "users"
+
+        found = [
+            await ask(kind, service.url, "search", ONE),
+            await ask(kind, service.url, "search", ONE, index="items"),
+        ]
+
+    assert ["version of users", "version of items"] == [each.version for each in found]
+
+
+@BOTH
+async def test_indexes_are_shown(kind: type[Client | AsyncClient]) -> None:
+    """One by name, or all."""
+    async with http_service() as service:
+        service.publish()
+        service.registry.declare("users", source="users.npy", required=True)
+        one = await ask(kind, service.url, "index", "items")
+        everything = await ask(kind, service.url, "indexes")
+
+    assert ("items", "available", "v1", 4, 4) == (one.name, one.state, one.version, one.rows, one.dim)
+    assert [("items", "v1"), ("users", None)] == [(each.name, each.version) for each in everything.indexes]
+    assert one == everything.indexes[0]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("index", "embedding", "expected"),
+    [
+        ("items", [0.0, 0.0, 0.0, 0.0], ZeroVector),
+        ("items", [1.0, 0.0, 0.0], DimMismatch),
+        ("other", ONE, UnknownIndex),
+        ("a/../items", ONE, UnknownIndex),
+        ("users", ONE, IndexNotReady),
+    ],
+)
+async def test_a_refusal_is_raised_as_its_class(
+    kind: type[Client | AsyncClient], index: str, embedding: list[float], expected: type[KosineError]
+) -> None:
+    """With the text and the facts of the service."""
+    async with http_service() as service:
+        service.publish()
+        service.registry.declare("users", source="users.npy", required=True)
+        with pytest.raises(expected) as refused:
+            await ask(kind, service.url, "search", embedding, index=index, timeout=0.9)
+
+    assert refused.value.detail
+    assert "request_id" in refused.value.facts
+
+
+@BOTH
+@pytest.mark.parametrize("failure", [BUSY, BAD_GATEWAY, DROP], ids=["429", "502", "broken connection"])
+async def test_what_passes_is_asked_again(kind: type[Client | AsyncClient], failure: bytes) -> None:
+    """The same request, each time with what is left of the deadline; the caller sees only the answer."""
+    async with scripted_http(lambda number: failure if number < 3 else ANSWER) as server:
+        found = await ask(kind, f"http://127.0.0.1:{server.port}", "search", ONE, timeout=30.0)
+
+    assert ([7], "v1") == (found.ids.tolist(), found.version)
+    assert 4 == len(server.paths)
+    assert 1 == len(set(server.paths))
+    left = [int(head.lower().split(b"x-request-timeout-ms: ")[1].split(b"\r\n")[0]) for head in server.heads]
+    assert sorted(left, reverse=True) == left
+    assert 0 < left[-1] <= left[0] <= 30_000
+
+
+@BOTH
+@pytest.mark.parametrize(("failure", "expected"), [(BUSY, Overloaded), (BAD_GATEWAY, UnexpectedAnswer)])
+async def test_what_does_not_pass_is_told(
+    kind: type[Client | AsyncClient], failure: bytes, expected: type[KosineError]
+) -> None:
+    """After as many attempts as the policy allows."""
+    async with scripted_http(lambda _number: failure) as server:
+        with pytest.raises(expected):
+            await ask(kind, f"http://127.0.0.1:{server.port}", "search", ONE, timeout=30.0)
+
+    assert AT_ONCE.attempts == len(server.paths)
+
+
+@BOTH
+async def test_a_service_that_is_not_there_is_told_as_such(kind: type[Client | AsyncClient]) -> None:
+    """With its place, and without the password of the URL."""
+    port = free_port()
+    with pytest.raises(Unreachable, match=f"no answer from http://127.0.0.1:{port}: ") as unreachable:
+        await ask(kind, f"http://me:secret@127.0.0.1:{port}", "search", ONE)
+
+    assert "secret" not in str(unreachable.value)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "body", [b"<html>hello</html>", b'{"version": "v1"}', b'{"result": 3, "version": "v1"}', b"[" * 100_000]
+)
+async def test_an_answer_of_something_else_is_told_as_such(
+    kind: type[Client | AsyncClient], body: bytes
+) -> None:
+    """A 200 that is none of kosine's is neither a match nor a defect; it is not asked for twice."""
+    async with scripted_http(lambda _number: http_response(body)) as server:
+        with pytest.raises(UnexpectedAnswer, match="expected an answer of kosine"):
+            await ask(kind, f"http://127.0.0.1:{server.port}", "search", ONE)
+
+    assert 1 == len(server.paths)
+
+
+@BOTH
+async def test_a_call_ends_with_its_deadline(kind: type[Client | AsyncClient]) -> None:
+    """However long the service is silent."""
+    async with scripted_http(lambda _number: ANSWER) as server:
+        server.gate.clear()
+        with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s"):
+            await ask(kind, f"http://127.0.0.1:{server.port}", "search", ONE, timeout=0.2)
+
+
+@BOTH
+async def test_an_answer_that_drips_ends_with_the_deadline(kind: type[Client | AsyncClient]) -> None:
+    """Each byte comes in time, the answer does not."""
+    gone = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not reader.at_eof():
+            writer.write(b" ")
+            await asyncio.sleep(0.01)
+            if writer.transport.is_closing():
+                break
+            await _read_a_bit(reader)
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(DeadlineExceeded):
+            await ask(kind, f"http://127.0.0.1:{port}", "search", ONE, timeout=0.3)
+        async with asyncio.timeout(10):
+            await gone.wait()
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def _read_a_bit(reader: asyncio.StreamReader) -> None:
+    try:
+        async with asyncio.timeout(0.001):
+            await reader.read(100)
+    except TimeoutError:
+        pass
+
+
+@BOTH
+async def test_headers_go_with_every_request(kind: type[Client | AsyncClient]) -> None:
+    """For a gateway that wants a token."""
+    async with scripted_http(lambda _number: ANSWER) as server:
+        await ask(
+            kind, f"http://127.0.0.1:{server.port}", "search", ONE, headers={"Authorization": "Bearer t"}
+        )
+
+    assert b"authorization: bearer t\r\n" in server.heads[0].lower()
+
+
+async def test_a_client_keeps_its_connections() -> None:
+    """Many tasks share one; a connection is made once and used again."""
+    async with http_service() as service:
+        service.publish()
+        async with AsyncClient(service.url, index="items") as client:
+            first: list[Matches] = [await client.search(ONE, k=1) for _ in range(20)]
+            assert 1 == service.connections
+            many = await asyncio.gather(*(client.search(ONE, k=1) for _ in range(50)))
+
+    assert {"v1"} == {each.version for each in [*first, *many]}
+
+
+async def test_the_example_of_the_docs_runs() -> None:
+    """docs/client.md, with another port."""
+    example = re.search(r"```python\n(.*?)```", (DOCS / "client.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    async with http_service() as service:
+        service.publish()
+        code = example[1].replace("http://127.0.0.1:8080", service.url)
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+
+    assert ("", 4) == (done.stderr, len(done.stdout.splitlines()))
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", "http://", ""])
+def test_a_url_that_leads_nowhere_is_refused_at_once(url: str) -> None:
+    """Not at the first call, and not as if the service were down."""
+    with pytest.raises(ValueError, match="expected http://HOST:PORT"):
+        Client(url)
+
+
+@pytest.mark.parametrize("embedding", [1.0, np.ones((2, 3, 4)), ["a"]])
+def test_what_is_no_embedding_is_refused_before_it_is_sent(embedding: Any) -> None:
+    """By NumPy's own words or ours."""
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ValueError, match=r"embedding|float"):
+        client.search(embedding)
