@@ -364,6 +364,7 @@ class IndexSpec(_Struct, frozen=True):
     metric: Literal["cosine", "dot"] | None = None
     k: Annotated[int, Meta(ge=1, le=16384)] | None = None
     max_k: Annotated[int, Meta(ge=1, le=16384)] | None = None
+    max_query_rows: Annotated[int, Meta(ge=1, le=4096)] | None = None
     timeout: Duration | None = None
     policy: Literal["availability_preserving", "resource_preserving"] | None = None
     required: bool | None = None

@@ -11,6 +11,7 @@ KosineError
 │   ├── MethodNotAllowed        405 method_not_allowed
 │   ├── BodyTimeout             408 body_timeout
 │   ├── ReloadFailed            409 reload_failed
+│   ├── VersionMismatch         409 version_mismatch
 │   ├── BodyTooLarge            413 body_too_large
 │   ├── UnsupportedMediaType    415 unsupported_media_type
 │   ├── DimMismatch             422 dim_mismatch
@@ -19,6 +20,7 @@ KosineError
 │   ├── BadK                    422 bad_k
 │   ├── UnknownField            422 unknown_field
 │   ├── InvalidValue            422 invalid_value
+│   ├── TooManyRows             422 too_many_rows
 │   ├── Overloaded              429 overloaded            (Retry-After)
 │   ├── HeadTooLarge            431 head_too_large
 │   ├── InternalError           500 internal_error        (a defect of ours)
@@ -71,9 +73,11 @@ __all__ = (
     "Stage",
     "StartupError",
     "TooManyConnections",
+    "TooManyRows",
     "UnknownField",
     "UnknownIndex",
     "UnsupportedMediaType",
+    "VersionMismatch",
     "ZeroVector",
 )
 
@@ -153,6 +157,12 @@ class ReloadFailed(RequestError):
     status, code, title = 409, "reload_failed", "Reload failed, the last good version serves on"
 
 
+class VersionMismatch(RequestError):
+    """Another version would answer than the one that the caller insists on."""
+
+    status, code, title = 409, "version_mismatch", "Another version answers"
+
+
 class BodyTooLarge(RequestError):
     """The body is longer than the configured limit."""
 
@@ -199,6 +209,12 @@ class InvalidValue(RequestError):
     """A field or header has the wrong type or lies outside its bounds."""
 
     status, code, title = 422, "invalid_value", "Invalid value"
+
+
+class TooManyRows(RequestError):
+    """One request asks more queries than the index takes at once."""
+
+    status, code, title = 422, "too_many_rows", "Too many queries in one request"
 
 
 class Overloaded(RequestError):

@@ -151,6 +151,9 @@ class DefaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_k: Annotated[
         int, Meta(description="Largest `k` a query may ask for."), Within(1, 16384), Change.RELOAD
     ] = 1000
+    max_query_rows: Annotated[
+        int, Meta(description="Most queries of one request."), Within(1, 4096), Change.HOT
+    ] = 256
     timeout: Annotated[
         Duration,
         Meta(description="Deadline of a query that sends no X-Request-Timeout-Ms."),

@@ -115,6 +115,7 @@ def test_the_default_index_arrives() -> None:
             "metric": st.sampled_from(["cosine", "dot"]),
             "k": st.integers(1, 10),
             "maxK": st.integers(10, 16384),
+            "maxQueryRows": st.integers(1, 4096),
             "timeout": st.sampled_from(["1ms", "250ms", "60s", "1m"]),
             "policy": st.sampled_from(["availability_preserving", "resource_preserving"]),
             "required": st.booleans(),

@@ -119,6 +119,79 @@ async def test_a_linger_lasts_one_millisecond_at_most() -> None:
     assert [(0.0, 4), (0.011, 3)] == device.batches
 
 
+def ask_all(batcher: Batcher, *axes: int, k: int = 1) -> asyncio.Task[list[Answer | Exception]]:
+    """One caller with several queries."""
+    queries = [unit(4, axis) for axis in axes]
+    return asyncio.get_running_loop().create_task(
+        batcher.search_all(queries, k, deadline=FAR, abandoned=never)
+    )
+
+
+def best(answers: list[Answer | Exception]) -> list[Any]:
+    """The first id of each answer, or the name of the error."""
+    return [type(each).__name__ if isinstance(each, Exception) else each.ids[0] for each in answers]
+
+
+async def test_rows_of_one_request_are_spread_over_batches_and_shared_with_others() -> None:
+    """Five rows and one more at `max_rows` 3 are two batches; the answers come in the order of the rows."""
+    device = VirtualDevice(seconds=0.010)
+    batcher = batcher_of(device, max_rows=3, linger=0.0)
+    several, one = ask_all(batcher, 3, 2, 1, 0, 3), ask(batcher, 1)
+
+    assert [3, 2, 1, 0, 3] == best(await several)
+    assert [1] == (await one).ids
+    assert [(0.0, 3), (0.010, 3)] == device.batches
+
+
+async def test_no_rows_need_no_engine() -> None:
+    """An empty list is answered by an empty list."""
+    device = VirtualDevice()
+    assert [] == await ask_all(batcher_of(device))
+    assert [] == device.batches
+
+
+async def test_rows_of_one_request_are_admitted_together_or_not_at_all() -> None:
+    """The queue counts rows: three fit beside two of six, five do not and leave nothing behind."""
+    batcher = batcher_of(VirtualDevice(seconds=0.010), max_rows=2, queue_rows=6, linger=0.0)
+    running = ask_all(batcher, 0, 1)
+    await at(0.001)
+    waiting = ask_all(batcher, 0, 1)
+
+    too_many, fitting = ask_all(batcher, 0, 1, 2, 3, 0), ask_all(batcher, 2, 3, 0)
+    with pytest.raises(Overloaded) as refused:
+        await too_many
+    assert 6 == refused.value.facts["queue_rows"]
+    assert 5 == batcher.queued_rows
+    assert [[0, 1], [0, 1], [2, 3, 0]] == [
+        best(each) for each in await asyncio.gather(running, waiting, fitting)
+    ]
+
+
+async def test_a_row_that_fails_in_the_engine_is_an_error_in_its_place() -> None:
+    """The others of the same request are answered."""
+
+    def fail(queries: NDArray[np.float32]) -> Exception | None:
+        return ValueError("no") if queries[:, 2].any() else None
+
+    engine = NumpyEngine(matrix=matrix_of(np.eye(4)), fail_on=fail)
+    batcher = batcher_of(VirtualDevice(), engine=engine)
+
+    assert [0, "EngineFailed", 1] == best(await ask_all(batcher, 0, 2, 1))
+
+
+async def test_rows_of_a_caller_who_gave_up_are_not_computed() -> None:
+    """Cancelling the request takes all of its rows out of the queue."""
+    device = VirtualDevice(seconds=0.010)
+    batcher = batcher_of(device, max_rows=2, linger=0.0)
+    running, gone, stays = ask_all(batcher, 0, 1), ask_all(batcher, 0, 1, 2), ask(batcher, 3)
+    await at(0.001)
+    gone.cancel()
+
+    await asyncio.gather(running, stays)
+    assert [2, 1] == [rows for _, rows in device.batches]
+    assert gone.cancelled()
+
+
 async def test_one_caller_alone_never_waits_for_a_linger() -> None:
     """A closed loop of one: each query starts when it is sent."""
     device = VirtualDevice(seconds=0.010)

@@ -22,6 +22,7 @@ OLD = IndexSettings(uri="items.npy")
 
 HOT_CHANGES: list[dict[str, Any]] = [
     {"k": 3},
+    {"max_query_rows": 1},
     {"timeout": Duration(1)},
     {"policy": "resource_preserving"},
     {"required": False},

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kosine.errors import BodyTooLarge, InvalidValue, UnsupportedMediaType
-from kosine.http.headers import RequestIds, check_body_head, requested_timeout
+from kosine.errors import BodyTooLarge, InvalidValue, UnsupportedMediaType, VersionMismatch
+from kosine.http.bodies import formats
+from kosine.http.bodies.formats import decoder_of, encoder_of
+from kosine.http.headers import RequestIds, check_body_head, check_version, is_lenient, requested_timeout
+from kosine.serving.request import SearchResult
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,7 @@ from kosine.http.headers import RequestIds, check_body_head, requested_timeout
 )
 def test_json_in_utf_8_is_accepted(sent: bytes) -> None:
     """Any spelling of a JSON media type will do."""
-    check_body_head({b"content-type": sent}, limit=10)
+    assert ([1.0],) == decoder_of({b"content-type": sent})(b'{"embedding": [1]}', b"").vectors
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_other_media_types_are_refused(sent: bytes | None) -> None:
     headers = {} if sent is None else {b"content-type": sent}
 
     with pytest.raises(UnsupportedMediaType) as refused:
-        check_body_head(headers, limit=10)
+        decoder_of(headers)
     assert refused.value.detail.isascii()
 
 
@@ -57,13 +60,13 @@ def test_other_media_types_are_refused(sent: bytes | None) -> None:
 def test_an_encoded_body_is_refused(sent: bytes) -> None:
     """H11: nothing is decompressed here, so no bomb is either."""
     with pytest.raises(UnsupportedMediaType):
-        check_body_head({b"content-type": b"application/json", b"content-encoding": sent}, limit=10)
+        check_body_head({b"content-encoding": sent}, limit=10)
 
 
 @pytest.mark.parametrize("sent", [b"identity", b""])
 def test_a_body_that_says_it_is_plain_is_accepted(sent: bytes) -> None:
     """Identity is no encoding."""
-    check_body_head({b"content-type": b"application/json", b"content-encoding": sent}, limit=10)
+    check_body_head({b"content-encoding": sent}, limit=10)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_a_body_that_says_it_is_plain_is_accepted(sent: bytes) -> None:
 )
 def test_a_declared_length_beyond_the_limit_is_refused_unread(length: bytes, fits: bool) -> None:
     """H12: what says it is too long is believed; what says nothing useful is counted later."""
-    headers = {b"content-type": b"application/json", b"content-length": length}
+    headers = {b"content-length": length}
 
     if fits:
         check_body_head(headers, limit=10)
@@ -114,3 +117,59 @@ def test_another_request_id_is_replaced(sent: bytes | None) -> None:
 
     assert 3 == len(new)
     assert all(each == RequestIds().of({b"x-request-id": each.encode()}) for each in new)
+
+
+def test_another_version_is_refused_with_both_names() -> None:
+    """Kosine-Expect-Version: the answer comes from that version or from none."""
+    check_version({}, "v1")
+    check_version({b"kosine-expect-version": b"v1"}, "v1")
+
+    with pytest.raises(VersionMismatch) as refused:
+        check_version({b"kosine-expect-version": b"v0\xff"}, "v1")
+    assert {"expected": "v0\\xff", "version": "v1"} == refused.value.facts
+
+
+@pytest.mark.parametrize(
+    ("sent", "lenient"),
+    [
+        (None, False),
+        (b"handling=lenient", True),
+        (b'respond-async, Handling = "Lenient"; x=y', True),
+        (b"handling=strict", False),
+        (b"handling", False),
+        (b"handling=lenient2", False),
+        (b"x=handling=lenient", False),
+    ],
+)
+def test_leniency_is_asked_for_by_name(sent: bytes | None, lenient: bool) -> None:
+    """RFC 7240: a list of preferences, in any case, each perhaps with parameters."""
+    assert lenient == is_lenient({} if sent is None else {b"prefer": sent})
+
+
+@pytest.mark.parametrize(
+    ("accept", "format_"),
+    [
+        (None, "json"),
+        (b"*/*", "json"),
+        (b"text/html", "json"),
+        (b"application/x-other", "other"),
+        (b"Application/X-Other; v=1", "other"),
+        (b"application/json, application/x-other", "json"),
+        (b"application/json;q=0.5, application/x-other", "other"),
+        (b"application/x-other;q=0, */*", "json"),
+        (b"*/*, application/x-other", "json"),
+        (b"*/*;q=0.1, application/x-other", "other"),
+        (b"application/x-other;q=x", "json"),
+        (b"\xff, ;;,", "json"),
+    ],
+)
+def test_an_answer_has_the_format_that_its_caller_prefers(
+    monkeypatch: pytest.MonkeyPatch, accept: bytes | None, format_: str
+) -> None:
+    """RFC 9110 weights; what matches nothing gets JSON rather than nothing."""
+    other = {"application/x-other": lambda _: (b"other", b"")}
+    monkeypatch.setattr(formats, "ENCODERS", dict(formats.ENCODERS) | other)
+    result = SearchResult(version="v", outcomes=[], many=True)
+
+    encode = encoder_of({} if accept is None else {b"accept": accept})
+    assert format_ == encode(result)[0].decode().rpartition("/")[2]

@@ -98,6 +98,7 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
     "metric": "cosine",
     "k": 10,
     "maxK": 100,
+    "maxQueryRows": 16,
     "timeout": "1s",
     "policy": "availability_preserving",
     "required": True,

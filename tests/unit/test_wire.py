@@ -12,13 +12,15 @@ from msgspec import UNSET
 
 from kosine.errors import BadK, RequestError, UnknownIndex
 from kosine.http.problems import printable, problem_reply
-from kosine.http.wire import MAX_DEPTH, CosQuery, check_k, checked_name, decode_query, encode_answer
+from kosine.http.wire import MAX_DEPTH, CosQuery, checked_name, decode_query, decode_request, encode_result
 from kosine.serving.batch import Answer
+from kosine.serving.query import check_k
+from kosine.serving.request import SearchResult
 
 
 def code_of(body: bytes) -> str:
     try:
-        decode_query(body)
+        decode_request(body)
     except RequestError as error:
         return error.code
     return "ok"
@@ -26,7 +28,7 @@ def code_of(body: bytes) -> str:
 
 def refusal_of(body: bytes) -> RequestError:
     with pytest.raises(RequestError) as refused:
-        decode_query(body)
+        decode_request(body)
     return refused.value
 
 
@@ -41,6 +43,7 @@ GOOD: dict[str, tuple[bytes, CosQuery]] = {
     "other order and space": (b' {\n"k":1 ,\t"embedding":[0] }\r\n', CosQuery([0.0], 1)),
     "escaped key": (b'{"embedd\\u0069ng": [1]}', CosQuery([1.0])),
     "H10 duplicate embedding": (b'{"embedding": [1], "embedding": [2]}', CosQuery([2.0])),
+    "several": (b'{"embeddings": [[1], [2, 3]], "k": 2}', CosQuery(embeddings=[[1.0], [2.0, 3.0]], k=2)),
     "H10 duplicate k": (b'{"embedding": [1], "k": 1, "k": 2}', CosQuery([1.0], 2)),
 }
 
@@ -75,6 +78,9 @@ BAD: dict[str, tuple[bytes, str]] = {
     "H4 array at the top": (b"[1, 2]", "invalid_value"),
     "H4 string at the top": (b'"x"', "invalid_value"),
     "H4 no embedding": (b'{"k": 1}', "invalid_value"),
+    "one and several": (b'{"embedding": [1], "embeddings": [[1]]}', "invalid_value"),
+    "several, flat": (b'{"embeddings": [1]}', "invalid_value"),
+    "several, null": (b'{"embeddings": null}', "invalid_value"),
     "H5 1.5": (b'{"embedding": [1], "k": 1.5}', "bad_k"),
     "H5 1.0": (b'{"embedding": [1], "k": 1.0}', "bad_k"),
     "H5 string": (b'{"embedding": [1], "k": "10"}', "bad_k"),
@@ -123,7 +129,7 @@ def test_a_bad_body_gets_the_code_that_helps_its_sender(body: bytes, code: str) 
         (b'{"embedding": [1e400]}', {"path": "$.embedding[0]"}),
         (b'{"k": 1}', {"path": "$"}),
         (b'{"embedding": [1], "k": []}', {"path": "$.k"}),
-        (b'{"embedding": [1], "top": 1}', {"field": "top", "known": ["embedding", "k"]}),
+        (b'{"embedding": [1], "top": 1}', {"field": "top", "known": [*CosQuery.__struct_fields__]}),
         (nested(100), {"limit": MAX_DEPTH}),
     ],
 )
@@ -219,8 +225,22 @@ def test_an_answer_is_pairs_of_id_and_score() -> None:
     """Ids are numbers or strings; scores keep every digit of their float32."""
     score = 0.8999999761581421
     answer = Answer(ids=["a", "b"], scores=[score, -1.0], queue_seconds=0.0, engine_seconds=0.0, rows=1)
+    result = SearchResult(version="v1", outcomes=[answer])
 
-    assert {"result": [["a", score], ["b", -1.0]], "version": "v1"} == json.loads(encode_answer(answer, "v1"))
+    assert {"result": [["a", score], ["b", -1.0]], "version": "v1"} == json.loads(encode_result(result))
+
+
+def test_several_answers_stand_in_the_order_of_their_queries() -> None:
+    """A refused one is null, and an error names its row; facts cannot take the place of its members."""
+    answer = Answer(ids=[3], scores=[0.5], queue_seconds=0.0, engine_seconds=0.0, rows=1)
+    refusal = UnknownIndex("no such thing", code="x", more=1)
+    result = SearchResult(version="v1", outcomes=[answer, refusal], many=True)
+
+    assert {
+        "results": [[[3, 0.5]], None],
+        "version": "v1",
+        "errors": [{"row": 1, "code": "unknown_index", "detail": "no such thing", "more": 1}],
+    } == json.loads(encode_result(result))
 
 
 def test_facts_cannot_replace_the_members_of_a_problem() -> None:

@@ -1,6 +1,7 @@
-"""Answers one query: the only implementation behind both doors, the fast path and the documented route.
+"""Answers queries: the only implementation behind every door, the fast path and the documented routes.
 
-Every check comes before the queue, cheapest first, so that what one caller sends wrong costs nobody else.
+A `Door` reads the body and writes the answer; what is between knows no format. Every check comes before the
+queue, cheapest first, so that what one caller sends wrong costs nobody else.
 The deadline runs from the moment the body is there; reading the body has its own.
 """
 
@@ -10,42 +11,39 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
-from kosine.errors import Abandoned, BodyTimeout, DimMismatch, ShuttingDown, UnknownIndex
+from kosine.errors import Abandoned, BodyTimeout, ShuttingDown, UnknownIndex
 from kosine.http.asgi import ABANDONED
+from kosine.http.bodies.formats import Door, decoder_of, encoder_of
 from kosine.http.body import read_body
-from kosine.http.headers import check_body_head, requested_timeout
+from kosine.http.headers import check_body_head, check_version, is_lenient, requested_timeout
 from kosine.http.problems import Reply, as_refusal, problem_reply
-from kosine.http.wire import check_k, checked_name, decode_query, encode_answer
+from kosine.http.wire import checked_name
 from kosine.metrics import UNKNOWN_INDEX
-from kosine.serving.query import to_query
+from kosine.serving.batch import Answer
+from kosine.serving.searching import Terms, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from kosine.errors import RequestError
     from kosine.http.asgi import Receive, Scope
     from kosine.http.failure_log import FailureLog
     from kosine.http.headers import RequestIds
-    from kosine.http.wire import CosQuery
     from kosine.metrics import Metrics
-    from kosine.serving.batch import Answer
     from kosine.serving.registry import Registry
-    from kosine.serving.version import Version
+    from kosine.serving.request import SearchRequest, SearchResult
     from kosine.settings import ServiceSettings
 
-__all__ = ("CosEndpoint",)
+__all__ = ("COS", "CosEndpoint")
 
-_JSON = (b"content-type", b"application/json")
+COS = Door(decoder=decoder_of, encoder=encoder_of)
+_LENIENT = (b"preference-applied", b"handling=lenient")
 _NOBODY_LISTENS = Reply(499, [(b"content-length", b"0")], b"")
 """Never seen by anyone; a server must be given something."""
 
 
 class CosEndpoint:
-    """`POST /indexes/{name}/cos`."""
+    """`POST /indexes/{name}/cos`, and whatever else is a search."""
 
     def __init__(
         self,
@@ -64,14 +62,16 @@ class CosEndpoint:
         self._request_ids = request_ids
         self._failures = failures
 
-    async def answer(self, name: str | None, scope: Scope, receive: Receive) -> Reply:
+    async def answer(self, name: str | None, scope: Scope, receive: Receive, door: Door = COS) -> Reply:
         """The reply for the index `name`; None where the default index was asked for and there is none."""
         started = perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = self._request_ids.of(headers)
         try:
-            query = await self._read(headers, scope, receive)
-            reply = await self._search(name, query, headers, request_id, _abandoned(scope))
+            encode = door.encoder(headers)
+            request = await self._read(headers, scope, receive, door)
+            result = await self._search(name, request, headers, _abandoned(scope))
+            reply = _reply(*encode(result), result, request_id)
         except Abandoned:
             self._metrics.request(self._label(name), "abandoned", perf_counter() - started)
             return _NOBODY_LISTENS
@@ -84,29 +84,32 @@ class CosEndpoint:
         self._metrics.request(name or UNKNOWN_INDEX, "ok", perf_counter() - started)
         return reply
 
-    async def _read(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> CosQuery:
+    async def _read(
+        self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, door: Door
+    ) -> SearchRequest:
+        decode = door.decoder(headers)
         check_body_head(headers, limit=self._body_limit)
         body = await read_body(scope, receive, limit=self._body_limit, seconds=self._body_timeout)
-        return decode_query(body)
+        return decode(body, scope["query_string"])
 
     async def _search(
         self,
         name: str | None,
-        query: CosQuery,
+        request: SearchRequest,
         headers: Mapping[bytes, bytes],
-        request_id: str,
         abandoned: Callable[[], bool],
-    ) -> Reply:
+    ) -> SearchResult:
         if name is None:
             raise UnknownIndex("no default_index is set; POST to /indexes/{name}/cos")
         with self._registry.lease(checked_name(name)) as version:
-            row = _row(query, version)
-            settings = version.settings
-            k = settings.k if query.k is UNSET else query.k
-            check_k(k, max_k=settings.max_k)
-            deadline = asyncio.get_running_loop().time() + self._timeout(headers, settings.timeout)
-            answer = await version.batcher.search(row, k, deadline=deadline, abandoned=abandoned)
-            return _reply(answer, version, request_id)
+            if b"kosine-expect-version" in headers:
+                check_version(headers, version.info.version)
+            terms = Terms(
+                deadline=asyncio.get_running_loop().time() + self._timeout(headers, version.settings.timeout),
+                abandoned=abandoned,
+                lenient=b"prefer" in headers and is_lenient(headers),
+            )
+            return await search(version, request, terms)
 
     def _timeout(self, headers: Mapping[bytes, bytes], usual: float) -> float:
         sent = headers.get(b"x-request-timeout-ms")
@@ -133,22 +136,24 @@ def _abandoned(scope: Scope) -> Callable[[], bool]:
     return abandoned
 
 
-def _row(query: CosQuery, version: Version) -> NDArray[np.float32]:
-    try:
-        return to_query(query.embedding, dim=version.info.dim, metric=version.info.metric)
-    except DimMismatch as error:
-        error.facts["version"] = version.info.version
-        raise
-
-
-def _reply(answer: Answer, version: Version, request_id: str) -> Reply:
-    body = encode_answer(answer, version.info.version)
-    timing = f"queue;dur={answer.queue_seconds * 1e3:.3f}, engine;dur={answer.engine_seconds * 1e3:.3f}"
+def _reply(content_type: bytes, body: bytes, result: SearchResult, request_id: str) -> Reply:
     headers = [
-        _JSON,
+        (b"content-type", content_type),
         (b"content-length", b"%d" % len(body)),
-        (b"kosine-version", version.info.version.encode("ascii")),
-        (b"server-timing", timing.encode("ascii")),
+        (b"kosine-version", result.version.encode("ascii")),
+        (b"server-timing", _timing(result.outcomes)),
         (b"x-request-id", request_id.encode("ascii")),
     ]
-    return Reply(200, headers, body)
+    if not result.many or not result.errors:
+        return Reply(200, headers, body)
+    return Reply(207, [*headers, _LENIENT], body)
+
+
+def _timing(outcomes: list[Answer | RequestError]) -> bytes:
+    """Of the query that took longest."""
+    queue, engine = 0.0, 0.0
+    for outcome in outcomes:
+        if isinstance(outcome, Answer):
+            queue = max(queue, outcome.queue_seconds)
+            engine = max(engine, outcome.engine_seconds)
+    return b"queue;dur=%.3f, engine;dur=%.3f" % (queue * 1e3, engine * 1e3)

@@ -1,4 +1,4 @@
-"""What the head of a request says that matters here: its id, its media type, its length, its deadline."""
+"""What the head of a request says that matters here: its id, its length, its deadline, what it insists on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
-from kosine.errors import BodyTooLarge, InvalidValue, UnsupportedMediaType
+from kosine.errors import BodyTooLarge, InvalidValue, UnsupportedMediaType, VersionMismatch
 from kosine.http.problems import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("RequestIds", "check_body_head", "requested_timeout")
+__all__ = ("RequestIds", "check_body_head", "check_version", "is_lenient", "requested_timeout", "too_large")
 
-_JSON = b"application/json"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_JSON_TYPE = re.compile(r"application/json|[a-z0-9!#$&^_.-]+/[a-z0-9!#$&^_.-]+\+json")
+_LENIENT = re.compile(r'handling\s*=\s*"?lenient"?')
 _LONGEST_NUMBER = 12
 """Digits of a number of milliseconds beyond which it is capped without being read."""
 
@@ -42,10 +41,7 @@ class RequestIds:
 
 
 def check_body_head(headers: Mapping[bytes, bytes], *, limit: int) -> None:
-    """Refuse by its head a body that would not be read: UnsupportedMediaType or BodyTooLarge."""
-    content_type = headers.get(b"content-type")
-    if content_type != _JSON:
-        _check_media_type(content_type)
+    """Refuse by its head a body that would not be read, encoded (UnsupportedMediaType) or BodyTooLarge."""
     if b"content-encoding" in headers:
         _check_encoding(headers[b"content-encoding"])
     length = headers.get(b"content-length")
@@ -58,26 +54,33 @@ def too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body is longer than {limit} bytes (service.body_limit)", limit=limit)
 
 
-def _check_media_type(sent: bytes | None) -> None:
-    if sent is None:
-        raise UnsupportedMediaType("expected Content-Type: application/json, got none")
-    text = sent.decode("latin-1")
-    essence, *parameters = (part.strip().lower() for part in text.split(";"))
-    charsets = [value.strip(' "') for name, _, value in map(_partition, parameters) if name == "charset"]
-    if not _JSON_TYPE.fullmatch(essence) or any(charset not in {"utf-8", "utf8"} for charset in charsets):
-        raise UnsupportedMediaType(f"expected Content-Type: application/json in UTF-8, got {printable(text)}")
-
-
-def _partition(parameter: str) -> tuple[str, str, str]:
-    name, equals, value = parameter.partition("=")
-    return name.strip(), equals, value
-
-
 def _check_encoding(sent: bytes) -> None:
     if sent.strip().lower() not in {b"", b"identity"}:
         raise UnsupportedMediaType(
             f"expected no Content-Encoding, got {printable(sent.decode('latin-1'))}; send the body plain"
         )
+
+
+def check_version(headers: Mapping[bytes, bytes], version: str) -> None:
+    """Refuse where `version` is not the one that Kosine-Expect-Version names. Raises VersionMismatch."""
+    expected = headers.get(b"kosine-expect-version")
+    if expected is not None and expected != version.encode("ascii"):
+        shown = printable(expected.decode("latin-1"))
+        raise VersionMismatch(
+            f"expected version {shown}, but {version} answers now; ask without Kosine-Expect-Version, or "
+            "begin again with this version",
+            expected=shown,
+            version=version,
+        )
+
+
+def is_lenient(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the caller sent `Prefer: handling=lenient` (RFC 7240)."""
+    sent = headers.get(b"prefer")
+    if sent is None:
+        return False
+    preferences = (part.partition(";")[0] for part in sent.decode("latin-1").lower().split(","))
+    return any(_LENIENT.fullmatch(each.strip()) for each in preferences)
 
 
 def requested_timeout(sent: bytes, *, longest: float) -> float:

@@ -1,9 +1,8 @@
-"""How /schema describes the routes: our problem bodies, and the query body that no framework decodes."""
+"""How /schema describes the routes: our problem bodies and our headers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 from litestar import Response, Router
@@ -11,13 +10,12 @@ from litestar.datastructures import ResponseHeader
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Parameter, RequestBody, Schema
 
 import kosine
 from kosine.errors import BadRequest, InternalError, RequestError, ShuttingDown
 from kosine.http.problems import Problem
 
-__all__ = ("ANSWER_HEADERS", "REQUEST_ID_HEADER", "CosOperation", "openapi_config", "problems")
+__all__ = ("ANSWER_HEADERS", "REQUEST_ID_HEADER", "openapi_config", "problems")
 
 REQUEST_ID_HEADER = ResponseHeader(
     name="X-Request-Id", description="The caller's, or a new one.", documentation_only=True
@@ -48,58 +46,6 @@ def problems(*errors: type[RequestError]) -> dict[int, ResponseSpec]:
         )
         for status, names in codes.items()
     }
-
-
-@dataclass
-class CosOperation(Operation):
-    """Adds what the handler reads itself: the query and its deadline."""
-
-    def __post_init__(self) -> None:
-        self.request_body = RequestBody(
-            required=True,
-            description="The query vector. Duplicate keys: the last one counts. Unknown fields are refused.",
-            content={"application/json": OpenAPIMediaType(schema=_query_schema())},
-        )
-        self.parameters = [*(self.parameters or []), *_request_headers()]
-
-
-def _query_schema() -> Schema:
-    return Schema(
-        type=OpenAPIType.OBJECT,
-        required=["embedding"],
-        additional_properties=False,
-        properties={
-            "embedding": Schema(
-                type=OpenAPIType.ARRAY,
-                items=Schema(type=OpenAPIType.NUMBER),
-                description="As many numbers as the index has dimensions, finite as float32.",
-            ),
-            "k": Schema(
-                type=OpenAPIType.INTEGER,
-                minimum=1,
-                description="How many items to answer, up to `max_k` of the index; default: its `k`.",
-            ),
-        },
-    )
-
-
-def _request_headers() -> list[Parameter]:
-    return [
-        Parameter(
-            name="X-Request-Timeout-Ms",
-            param_in="header",
-            schema=Schema(type=OpenAPIType.INTEGER, minimum=1),
-            required=False,
-            description="Deadline of the answer in milliseconds, capped by service.max_timeout.",
-        ),
-        Parameter(
-            name="X-Request-Id",
-            param_in="header",
-            schema=Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9._-]{1,128}$"),
-            required=False,
-            description="Comes back with the answer and stands in the log.",
-        ),
-    ]
 
 
 def openapi_config() -> OpenAPIConfig:

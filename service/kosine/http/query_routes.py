@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from litestar import Request, Response, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath  # noqa: TC002  Litestar reads the annotations
 
 from kosine.errors import (
@@ -21,13 +22,16 @@ from kosine.errors import (
     JsonTooDeep,
     NotFinite,
     Overloaded,
+    TooManyRows,
     UnknownField,
     UnknownIndex,
     UnsupportedMediaType,
+    VersionMismatch,
     ZeroVector,
 )
-from kosine.http.openapi import ANSWER_HEADERS, CosOperation, problems
-from kosine.http.wire import CosAnswer  # noqa: TC001  the same
+from kosine.http.openapi import ANSWER_HEADERS, problems
+from kosine.http.query_operation import CosOperation
+from kosine.http.wire import CosAnswer, CosAnswers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +58,21 @@ _REFUSALS = (
     JsonTooDeep,
     NotFinite,
     Overloaded,
+    TooManyRows,
     UnknownField,
     UnknownIndex,
     UnsupportedMediaType,
+    VersionMismatch,
     ZeroVector,
 )
+_ANSWERS = {
+    207: ResponseSpec(
+        data_container=CosAnswers,
+        description="`Prefer: handling=lenient`: some queries are refused, the others answered.",
+        generate_examples=False,
+    ),
+    **problems(*_REFUSALS),
+}
 
 
 def query_routes(endpoint: CosEndpoint, *, default_index: Callable[[], str | None]) -> list[HTTPRouteHandler]:
@@ -71,9 +85,9 @@ def query_routes(endpoint: CosEndpoint, *, default_index: Callable[[], str | Non
         operation_id="cos",
         summary="The items most similar to a vector",
         response_headers=ANSWER_HEADERS,
-        responses=problems(*_REFUSALS),
+        responses=_ANSWERS,
     )
-    async def cos(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[CosAnswer]:
+    async def cos(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[CosAnswer | CosAnswers]:
         return await _through(endpoint, name, request)
 
     @post(
@@ -83,9 +97,9 @@ def query_routes(endpoint: CosEndpoint, *, default_index: Callable[[], str | Non
         operation_id="cos_default",
         summary="The same for `default_index`",
         response_headers=ANSWER_HEADERS,
-        responses=problems(*_REFUSALS),
+        responses=_ANSWERS,
     )
-    async def cos_default(request: Request[Any, Any, Any]) -> Response[CosAnswer]:
+    async def cos_default(request: Request[Any, Any, Any]) -> Response[CosAnswer | CosAnswers]:
         return await _through(endpoint, default_index(), request)
 
     return [cos, cos_default]
@@ -93,9 +107,9 @@ def query_routes(endpoint: CosEndpoint, *, default_index: Callable[[], str | Non
 
 async def _through(
     endpoint: CosEndpoint, name: str | None, request: Request[Any, Any, Any]
-) -> Response[CosAnswer]:
+) -> Response[CosAnswer | CosAnswers]:
     scope, receive = cast("Scope", request.scope), cast("Receive", request.receive)
-    return cast("Response[CosAnswer]", framed(await endpoint.answer(name, scope, receive)))
+    return cast("Response[CosAnswer | CosAnswers]", framed(await endpoint.answer(name, scope, receive)))
 
 
 def framed(reply: Reply) -> Response[bytes]:

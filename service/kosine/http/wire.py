@@ -1,4 +1,4 @@
-"""The body of a query and of its answer, and what exactly is wrong with a body that does not decode.
+"""Queries and answers as JSON, and what exactly is wrong with a body that does not decode.
 
 A good body is decoded in one typed pass. Only a bad one is looked at again, with time to find the code that
 helps its sender: not UTF-8, nested too deeply, not JSON, an unknown field, a bad k, or a value and its path.
@@ -8,37 +8,52 @@ Duplicate keys: the last one counts.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from kosine.errors import BadEncoding, BadJson, BadK, InvalidValue, JsonTooDeep, UnknownField, UnknownIndex
 from kosine.http.problems import printable
+from kosine.serving.request import SearchRequest
 from kosine.settings import INDEX_NAME_PATTERN
 
 if TYPE_CHECKING:
     from kosine.errors import RequestError
     from kosine.serving.batch import Answer
+    from kosine.serving.request import SearchResult
 
-__all__ = ("MAX_DEPTH", "CosAnswer", "CosQuery", "check_k", "checked_name", "decode_query", "encode_answer")
+__all__ = (
+    "MAX_DEPTH",
+    "CosAnswer",
+    "CosAnswers",
+    "CosQuery",
+    "RowError",
+    "checked_name",
+    "decode_query",
+    "decode_request",
+    "encode_result",
+)
 
 MAX_DEPTH = 32
-"""A query nests two levels; whatever nests this many is an attack or a mistake."""
+"""A query nests three levels; whatever nests this many is an attack or a mistake."""
 
 _NAME = re.compile(INDEX_NAME_PATTERN)
 _POSITION = re.compile(r" \(byte (\d+)\)$")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_BIGGEST_SHOWN = 2**63
 
 
 class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """One query."""
+    """One query, or several.
 
-    embedding: list[float]
+    A field that is absent costs nothing to decode: measured against a struct of `embedding` and `k` alone.
+    """
+
+    embedding: list[float] | UnsetType = UNSET
     k: int | UnsetType = UNSET
+    embeddings: list[list[float]] | UnsetType = UNSET
 
 
 class CosAnswer(msgspec.Struct):
@@ -48,13 +63,58 @@ class CosAnswer(msgspec.Struct):
     version: str
 
 
+class RowError(msgspec.Struct):
+    """Why one query of several was refused; the facts of its code stand beside it."""
+
+    row: int
+    code: str
+    detail: str
+
+
+class CosAnswers(msgspec.Struct, omit_defaults=True):
+    """A result for each query, in their order; null for one that was refused."""
+
+    results: list[list[tuple[int | str, float]] | None]
+    version: str
+    errors: list[RowError] | UnsetType = UNSET
+
+
 _DECODER = msgspec.json.Decoder(CosQuery)
 _ENCODER = msgspec.json.Encoder()
 
 
-def encode_answer(answer: Answer, version: str) -> bytes:
-    """`{"result": [[id, score], ...], "version": "..."}`."""
-    return _ENCODER.encode({"result": list(zip(answer.ids, answer.scores, strict=True)), "version": version})
+def encode_result(result: SearchResult) -> bytes:
+    """`{"result": [[id, score], ...], "version": "..."}`, or `results`, and `errors` where there are any."""
+    if not result.many:
+        return _ENCODER.encode({"result": _pairs(result.outcomes[0]), "version": result.version})
+    body: dict[str, Any] = {
+        "results": [_pairs(outcome) for outcome in result.outcomes],
+        "version": result.version,
+    }
+    if errors := result.errors:
+        body["errors"] = [
+            {**error.facts, "row": row, "code": error.code, "detail": error.detail}
+            for row, error in errors.items()
+        ]
+    return _ENCODER.encode(body)
+
+
+def _pairs(outcome: Answer | RequestError) -> list[tuple[int | str, float]] | None:
+    if isinstance(outcome, Exception):
+        return None
+    return list(zip(outcome.ids, outcome.scores, strict=True))
+
+
+def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
+    """What `body` asks for. Raises as `decode_query`, and InvalidValue unless it asks in one way."""
+    query = decode_query(body)
+    k = None if query.k is UNSET else query.k
+    embedding, embeddings = query.embedding, query.embeddings
+    if embedding is not UNSET and embeddings is UNSET:
+        return SearchRequest(vectors=(embedding,), k=k)
+    if embeddings is not UNSET and embedding is UNSET:
+        return SearchRequest(vectors=embeddings, many=True, k=k)
+    raise InvalidValue("expected one of `embedding` and `embeddings`", path="$")
 
 
 def decode_query(body: bytes) -> CosQuery:
@@ -70,14 +130,6 @@ def checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UnknownIndex(f"no index {printable(name)} is configured; GET /indexes lists those that are")
     return name
-
-
-def check_k(k: int, *, max_k: int) -> int:
-    """`k` itself where it lies in 1..max_k. Raises BadK."""
-    if 1 <= k <= max_k:
-        return k
-    shown: int | str = k if abs(k) < _BIGGEST_SHOWN else "an integer of more than 64 bits"
-    raise BadK(f"expected k from 1 to {max_k}, got {shown}", got=shown, max_k=max_k)
 
 
 def _diagnose(body: bytes, error: Exception) -> RequestError:
@@ -126,7 +178,7 @@ def _bad_json(body: bytes, reason: str) -> BadJson:
 
 
 def _too_deep() -> JsonTooDeep:
-    return JsonTooDeep(f"expected at most {MAX_DEPTH} levels of JSON; a query needs 2", limit=MAX_DEPTH)
+    return JsonTooDeep(f"expected at most {MAX_DEPTH} levels of JSON; a query needs 3", limit=MAX_DEPTH)
 
 
 def _deeper_than(limit: int, body: bytes) -> bool:

@@ -12,14 +12,13 @@ from kosine.errors import NotFinite
 from kosine.serving.isolation import search_isolated
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine
 
-__all__ = ("Answer", "Batch", "BatchQueue", "Waiting")
+__all__ = ("Answer", "Batch", "BatchQueue", "Outcome", "Waiting")
 
 
 class BatchQueue(Protocol):
@@ -48,6 +47,19 @@ class Answer:
     """Rows of the batch it was computed in."""
 
 
+class Outcome(Protocol):
+    """Who waits for one row: an `asyncio.Future`, or one row of several that are waited for together."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, answer: Answer, /) -> None:
+        """The row was answered."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """The row failed."""
+
+
 class Waiting:
     """One query in the queue or on the device."""
 
@@ -59,7 +71,7 @@ class Waiting:
         k: int,
         deadline: float,
         abandoned: Callable[[], bool],
-        future: asyncio.Future[Answer],
+        future: Outcome,
     ) -> None:
         self.query = query
         self.k = k

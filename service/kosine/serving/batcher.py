@@ -15,6 +15,7 @@ from kosine.errors import Abandoned, DeadlineExceeded, EngineFailed, NotFinite, 
 from kosine.serving.batch import Answer, Batch, Waiting
 from kosine.serving.breaker import Breaker
 from kosine.serving.flush_policy import Linger, QueueState, decide, expected_rows
+from kosine.serving.gathering import Gathered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,7 +50,7 @@ class Batcher:
         self._engine: Engine | None = engine
         self._ids = ids
         self._row_bytes = engine.dim * 4
-        self._settings = settings
+        self.configure(settings)
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -68,8 +69,9 @@ class Batcher:
         return len(self._queue)
 
     def configure(self, settings: BatchSettings) -> None:
-        """Take other limits from the next query on."""
+        """Take other limits from the next query on; `queue_limit` are the rows that may wait."""
         self._settings = settings
+        self.queue_limit = min(settings.queue_rows, max(1, settings.queue_bytes // self._row_bytes))
 
     async def search(
         self, query: NDArray[np.float32], k: int, *, deadline: float, abandoned: Callable[[], bool]
@@ -79,36 +81,63 @@ class Batcher:
         `deadline` is in the loop's time; `abandoned()` tells whether the client has gone. Raises Overloaded,
         DeadlineExceeded, EngineFailed, NotFinite (a dot product overflows), ShuttingDown or Abandoned.
         """
-        now = self._loop.time()
-        self._admit(now, deadline)
+        self._admit(1, deadline)
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._queue.append(Waiting(query, k, deadline, abandoned, future))
+        self._queued(deadline)
+        return await future
+
+    async def search_all(
+        self,
+        queries: Iterable[NDArray[np.float32]],
+        k: int,
+        *,
+        deadline: float,
+        abandoned: Callable[[], bool],
+    ) -> list[Answer | Exception]:
+        """As `search` for several, perhaps in several batches; a row that fails is an exception in its place.
+
+        They are admitted together or not at all. Raises as `search` does where that concerns all of them.
+        """
+        rows = list(queries)
+        if not rows:
+            return []
+        self._admit(len(rows), deadline)
+        gathered = Gathered(len(rows), self._loop.create_future())
+        for row, outcome in zip(rows, gathered.rows(), strict=True):
+            self._queue.append(Waiting(row, k, deadline, abandoned, outcome))
+        self._queued(deadline)
+        return await gathered.future
+
+    def _queued(self, deadline: float) -> None:
+        """Somebody new waits."""
         if self._dispatcher.is_busy:
             self._gathered_while_busy = True
         if self._sweep_timer is None or deadline < self._sweep_timer.when():
             self._sweep_at(deadline)
         self._dispatcher.wake(self)
-        return await future
 
-    def _admit(self, now: float, deadline: float) -> None:
+    def _admit(self, rows: int, deadline: float) -> None:
+        now = self._loop.time()
         if self._engine is None:
             raise ShuttingDown("the service is stopping; ask another replica", retry_after=RETRY_AFTER)
         if now >= deadline:
             raise DeadlineExceeded("the deadline had passed when the query arrived")
-        limit = min(self._settings.queue_rows, max(1, self._settings.queue_bytes // self._row_bytes))
-        if len(self._queue) >= limit and not self._forget_the_dead(limit):
+        room = self.queue_limit - rows
+        if len(self._queue) > room and not self._forget_the_dead(room):
             raise Overloaded(
-                f"{limit} queries are waiting, the most this index queues; retry later or ask less often",
+                f"{len(self._queue)} queries are waiting of at most {self.queue_limit}, and this would add "
+                f"{rows}; retry later or ask less often",
                 retry_after=RETRY_AFTER,
-                queue_rows=limit,
+                queue_rows=self.queue_limit,
             )
         if not self.breaker.allows(now):
             raise EngineFailed("the engine fails on every query; retry later", retry_after=RETRY_AFTER)
 
-    def _forget_the_dead(self, limit: int) -> bool:
-        """Make room by dropping queries nobody waits for; whether there is any now."""
+    def _forget_the_dead(self, room: int) -> bool:
+        """Drop queries nobody waits for; whether no more than `room` are left."""
         self._queue = deque(self._alive(self._queue))
-        return len(self._queue) < limit
+        return len(self._queue) <= room
 
     def _alive(self, waiting: Iterable[Waiting]) -> list[Waiting]:
         now = self._loop.time()

@@ -12,28 +12,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kosine.errors import DimMismatch, NotFinite, ZeroVector
+from kosine.errors import BadK, DimMismatch, NotFinite, ZeroVector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ("to_query",)
+__all__ = ("check_k", "to_query")
 
+_BIGGEST_SHOWN = 2**63
 _SAFE_SQUARES = (1e-30, 1e30)
 """Squared norms a float32 graph normalises without over- or underflow in any partial sum."""
 
 
-def to_query(values: list[float], *, dim: int, metric: str) -> NDArray[np.float32]:
+def check_k(k: int, *, max_k: int) -> int:
+    """`k` itself where it lies in 1..max_k. Raises BadK."""
+    if 1 <= k <= max_k:
+        return k
+    shown: int | str = k if abs(k) < _BIGGEST_SHOWN else "an integer of more than 64 bits"
+    raise BadK(f"expected k from 1 to {max_k}, got {shown}", got=shown, max_k=max_k)
+
+
+def to_query(values: list[float] | NDArray[np.float32], *, dim: int, metric: str) -> NDArray[np.float32]:
     """`values` as one float32 row [dim], finite and, for cosine, non-zero and of a harmless magnitude.
 
-    A cosine does not depend on length, so an extreme vector is scaled by a power of two: no digit changes.
+    An array is taken as it is. A cosine does not depend on length, so an extreme vector is scaled by a power
+    of two: no digit changes.
     Raises DimMismatch, NotFinite or ZeroVector.
     """
     if len(values) != dim:
         raise DimMismatch(
             f"expected {dim} numbers in `embedding`, got {len(values)}", expected=dim, got=len(values)
         )
-    row: NDArray[np.float32] = np.frombuffer(_packer(dim).pack(*values), dtype=np.float32)
+    row = np.frombuffer(_packer(dim).pack(*values), np.float32) if isinstance(values, list) else values
     # vdot is the product that does not warn when it overflows.
     if _SAFE_SQUARES[0] < np.vdot(row, row) < _SAFE_SQUARES[1]:
         return row
