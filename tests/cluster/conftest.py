@@ -37,6 +37,7 @@ TEST_SECONDS = 300
 
 IMAGES = {
     "kosine:test": (sys.executable, "-m", "kosine"),
+    "kosine:next": (sys.executable, "-m", "kosine"),
     "kosine-operator:test": (sys.executable, "-m", "kosine_operator"),
     "puppet:test": (sys.executable, puppet.__file__),
     "python:test": (sys.executable,),
