@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, field
 from kosine.units import Duration, Size, Within
 
 __all__ = (
+    "CREDENTIALS_PATTERN",
     "INDEX_NAME_PATTERN",
     "BatchSettings",
     "Change",
@@ -34,6 +35,8 @@ __all__ = (
 )
 
 INDEX_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+CREDENTIALS_PATTERN = r"^[A-Za-z0-9][-_.A-Za-z0-9]{0,252}$"
+"""A key of a Secret that is no hidden file: kubelets keep links of their own beside them."""
 
 
 class Change(StrEnum):
@@ -223,6 +226,14 @@ class IndexSettings(DefaultSettings, frozen=True, forbid_unknown_fields=True, kw
         Meta(description="Refuse a file whose norms say that it has the other orientation, or neither."),
         Change.RELOAD,
     ] = True
+    credentials: Annotated[
+        str | None,
+        Meta(
+            description="Name of the file in `service.stores.credentials_dir` to read the source with; "
+            "null = with the credentials of the process."
+        ),
+        Change.RELOAD,
+    ] = None
     invalid_rows: Annotated[
         Literal["refuse", "drop"],
         Meta(
@@ -270,6 +281,15 @@ class StoresSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     s3: S3Settings = field(default_factory=S3Settings)
     gcs: GcsSettings = field(default_factory=GcsSettings)
+    credentials_dir: Annotated[
+        str | None,
+        Meta(
+            description="Folder of files with credentials that indexes may name, looked up whenever they are "
+            "needed; null = none."
+        ),
+        FOLDERS,
+        Change.RESTART,
+    ] = None
     parallel: Annotated[
         int,
         Meta(description="Range requests of one load in flight; each takes 8 MiB of memory."),

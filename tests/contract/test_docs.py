@@ -205,7 +205,7 @@ def index_settings() -> list[Any]:
 @pytest.mark.parametrize(("path", "setting"), index_settings())
 def test_a_change_of_an_index_takes_what_the_docs_say(path: tuple[str, ...], setting: Setting) -> None:
     """`change` of each setting is what the catalog does about it."""
-    text = "indexes: {a: {uri: /a.npy}}"
+    text = "indexes: {a: {uri: s3://bucket/a.npy}}"
     room = ["indexes.a.max_k=16384"] if path == ("k",) else []
     key = ".".join(("indexes", "a", *path))
     before = configuration.parse(text, overrides=room)

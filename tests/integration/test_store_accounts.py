@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from kosine.cli import main
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stores
 
 ROWS, DIM = 500, 8
+TRANSFER = Transfer(draw=random.Random(1).random, policy=RetryPolicy(attempts=2, first=0.01))
 READS = ["s3:GetObject"]
 ALL = ["s3:*"]
 
@@ -119,8 +121,7 @@ def refusal(accounts: Accounts) -> LoadCode:
 @asynccontextmanager
 async def service(accounts: Accounts) -> AsyncIterator[Rig]:
     """A service of the index `items`, polled ten times a second, generation 0 published."""
-    transfer = Transfer(draw=random.Random(1).random, policy=RetryPolicy(attempts=2, first=0.01))
-    stores = Stores(accounts.owner.settings(), policy=COMMAND_LINE, transfer=transfer)
+    stores = Stores(accounts.owner.settings(), policy=COMMAND_LINE, transfer=TRANSFER)
     try:
         with capture_logs():
             async with rig(storage=stores) as running:
@@ -190,6 +191,39 @@ async def test_n13_a_bucket_that_is_deleted_and_made_again_is_followed(accounts:
         await asyncio.to_thread(accounts.owner.make_bucket)
         await asyncio.to_thread(accounts.allow, READS)
         await followed(running, accounts)
+
+
+async def test_n24_each_index_is_read_with_its_own_credentials(accounts: Accounts, tmp_path: Path) -> None:
+    """In one process; a file of credentials that comes later, or is replaced, needs no restart."""
+    settings = structs.replace(accounts.owner.settings(), credentials_dir=str(tmp_path))
+    stores = Stores(settings, policy=COMMAND_LINE, transfer=TRANSFER)
+    accounts.owner.put("theirs.npy", content(1))
+    accounts.deny()
+    try:
+        with capture_logs():
+            async with rig(storage=stores) as running:
+                index = index_settings(accounts.owner.uri("theirs.npy"), interval=0.1, credentials="owner")
+                by_process = index_settings(accounts.owner.uri("items.npy"), interval=0.1)
+                await running.apply(theirs=index, items=by_process)
+                await running.registry.until(lambda: running.error("theirs") is not None)
+                (tmp_path / "owner").write_text(keys_file(accounts.reader), encoding="utf-8")
+                await running.registry.until(
+                    lambda: running.error("items") == ("source_forbidden", "fingerprint")
+                )
+                assert running.registry.current("theirs") is None
+
+                (tmp_path / "owner").write_text(keys_file(accounts.owner), encoding="utf-8")
+                await running.registry.until(lambda: running.registry.current("theirs") is not None)
+                assert [7] == (await running.ask("theirs", rows(1)[7])).ids
+                assert running.registry.current("items") is None
+    finally:
+        await asyncio.to_thread(stores.close)
+
+
+def keys_file(account: ObjectServer) -> str:
+    """An AWS credentials file."""
+    keys = f"aws_access_key_id = {account.access_key}\naws_secret_access_key = {account.secret_key}\n"
+    return f"[default]\n{keys}"
 
 
 def test_n24_who_may_not_write_publishes_nothing(accounts: Accounts, tmp_path: Path) -> None:

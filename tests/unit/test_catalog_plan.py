@@ -41,6 +41,7 @@ RELOAD_CHANGES: list[dict[str, Any]] = [
     {"max_k": 20},
     {"check_layout": False},
     {"invalid_rows": "drop"},
+    {"credentials": "team-a"},
     {"batch": BatchSettings(max_rows=64)},
     {"k": 3, "uri": "other.npy"},
 ]

@@ -232,14 +232,14 @@ def test_only_what_has_settled_is_remembered(tmp_path: Path) -> None:
             return super().open(uri, fingerprint)
 
     storage = Counting(COMMAND_LINE)
-    manifests, fingerprint = Manifests(storage), storage.fingerprint(str(path))
-    seen = manifests.glance(str(path), fingerprint)
-    assert (seen, 2) == (manifests.glance(str(path), fingerprint), len(opened))
+    manifests, fingerprint = Manifests(), storage.fingerprint(str(path))
+    seen = manifests.glance(storage, str(path), fingerprint)
+    assert (seen, 2) == (manifests.glance(storage, str(path), fingerprint), len(opened))
     with pytest.raises(LoadError) as refused:
-        manifests.read(str(path), fingerprint, seen=None)
+        manifests.read(storage, str(path), fingerprint, seen=None)
     assert LoadCode.CHANGED_WHILE_READING is refused.value.code
-    assert (seen, 3) == (manifests.read(str(path), fingerprint, seen=seen), len(opened) - 1)
-    assert (seen, 4) == (manifests.glance(str(path), fingerprint), len(opened))
+    assert (seen, 3) == (manifests.read(storage, str(path), fingerprint, seen=seen), len(opened) - 1)
+    assert (seen, 4) == (manifests.glance(storage, str(path), fingerprint), len(opened))
 
 
 def test_ids_beside_a_manifest_are_a_wrong_configuration() -> None:

@@ -16,6 +16,7 @@ from kosine.configuration.fields import Setting, settings_of
 from kosine.configuration.locations import named_by_hand, roots_of, to_root, to_source
 from kosine.errors import ConfigurationError
 from kosine.settings import (
+    CREDENTIALS_PATTERN,
     INDEX_NAME_PATTERN,
     DefaultSettings,
     GcsSettings,
@@ -207,7 +208,10 @@ def _clashes(section: Struct, stand_in: Struct) -> list[str]:
         return []
     inherited = _limits(section) == _limits(stand_in)
     return (
-        ([] if inherited else _limit_clashes(section)) + _layout_clashes(section) + _manifest_clashes(section)
+        ([] if inherited else _limit_clashes(section))
+        + _layout_clashes(section)
+        + _manifest_clashes(section)
+        + _credentials_clashes(section)
     )
 
 
@@ -243,6 +247,19 @@ def _layout_clashes(section: DefaultSettings) -> list[str]:
 def _manifest_clashes(section: DefaultSettings) -> list[str]:
     if isinstance(section, IndexSettings) and section.has_manifest and section.ids is not None:
         return ["expected no ids beside a manifest: the `.json` that uri names says where they are"]
+    return []
+
+
+def _credentials_clashes(section: DefaultSettings) -> list[str]:
+    if not isinstance(section, IndexSettings) or section.credentials is None:
+        return []
+    if not re.fullmatch(CREDENTIALS_PATTERN, section.credentials):
+        expected = (
+            "the name of a file: 1 to 253 letters, digits, `-`, `_` and `.`, the first a letter or digit"
+        )
+        return [f"expected credentials as {expected}, got {_shown(section.credentials)}"]
+    if not section.uri.startswith(("s3://", "gs://")):
+        return ["expected no credentials beside a file of this machine; they are for s3:// and gs:// sources"]
     return []
 
 

@@ -32,6 +32,7 @@ from kosine.source_uri import BadUri, FileSource, is_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from kosine.source_uri import UriPolicy
 
@@ -127,6 +128,10 @@ class LocalStorage:
 
     def __init__(self, policy: UriPolicy) -> None:
         self._policy = policy
+
+    def using(self, credentials: str | None) -> Self:  # noqa: ARG002  files have none
+        """See `Storage.using`."""
+        return self
 
     def fingerprint(self, uri: str) -> Fingerprint:
         """See `Storage.fingerprint`; nothing is opened. `bad_uri`: the policy is against it."""

@@ -155,25 +155,26 @@ def read_manifest(storage: Storage, uri: str, fingerprint: Fingerprint) -> Manif
 
 
 class Manifests:
-    """Manifests of a store: one whose fingerprint is known is not read again. Thread-safe."""
+    """A manifest whose fingerprint is known is not read again. Thread-safe."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self) -> None:
         self._known: dict[str, tuple[str, Manifest]] = {}
 
-    def glance(self, uri: str, fingerprint: Fingerprint) -> Manifest:
+    def glance(self, storage: Storage, uri: str, fingerprint: Fingerprint) -> Manifest:
         """What it says, as far as one look can tell; LoadError as `read_manifest`."""
         token, manifest = self._known.get(uri, ("", None))
         if manifest is not None and token == fingerprint.token:
             return manifest
-        return read_manifest(self._storage, uri, fingerprint)
+        return read_manifest(storage, uri, fingerprint)
 
-    def read(self, uri: str, fingerprint: Fingerprint, *, seen: Manifest | None) -> Manifest:
+    def read(
+        self, storage: Storage, uri: str, fingerprint: Fingerprint, *, seen: Manifest | None
+    ) -> Manifest:
         """What it says, once the fingerprint has settled. LoadError also where it is not what was `seen`.
 
         Only this is remembered: a glance may have read what another write, in the same tick, replaced.
         """
-        manifest = read_manifest(self._storage, uri, fingerprint)
+        manifest = read_manifest(storage, uri, fingerprint)
         if manifest != seen:
             self._known.pop(uri, None)
             raise LoadError(

@@ -82,24 +82,24 @@ class Opener:
             return None
 
     def _fetched(self, job: LoadJob, stack: contextlib.ExitStack) -> Files:
-        sources = job.sources
-        vectors_uri, ids_uri = self._locate(job)
-        vectors: Reader = stack.enter_context(self._storage.open(vectors_uri, sources.vectors))
+        sources, storage = job.sources, self._storage.using(job.settings.credentials)
+        vectors_uri, ids_uri = self._locate(job, storage)
+        vectors: Reader = stack.enter_context(storage.open(vectors_uri, sources.vectors))
         ids: Reader | None = None
         if ids_uri is not None and sources.ids is not None:
-            ids = stack.enter_context(self._storage.open(ids_uri, sources.ids))
+            ids = stack.enter_context(storage.open(ids_uri, sources.ids))
         if self._copies is None or local_path(job.settings.uri) is not None:
             return Files(vectors=vectors, ids=ids)
         copy = self._copies.begin(job.name, job.settings, sources)
         vectors = copy.keeping(vectors, "vectors")
         return Files(vectors=vectors, ids=copy.keeping(ids, "ids") if ids is not None else None, copy=copy)
 
-    def _locate(self, job: LoadJob) -> tuple[str, str | None]:
+    def _locate(self, job: LoadJob, storage: Storage) -> tuple[str, str | None]:
         """Where vectors and ids are."""
         settings, sources = job.settings, job.sources
         if sources.manifest is None:
             return settings.uri, settings.ids
-        named = self._manifests.read(settings.uri, sources.manifest, seen=sources.named)
+        named = self._manifests.read(storage, settings.uri, sources.manifest, seen=sources.named)
         return named.vectors.uri, named.ids.uri if named.ids is not None else None
 
 

@@ -124,7 +124,7 @@ class Pipeline:
         self._storage = storage
         self._factory = factory
         self._admission = admission
-        self._manifests = Manifests(storage)
+        self._manifests = Manifests()
         self._copies = copies
         self._opener = Opener(storage, self._manifests, copies)
 
@@ -134,32 +134,33 @@ class Pipeline:
 
     def look(self, settings: IndexSettings) -> Sources:
         """Fingerprints now. Raises LoadError at FINGERPRINT."""
+        storage = self._storage.using(settings.credentials)
         if settings.has_manifest:
-            return self._look_through(settings.uri)
+            return self._look_through(storage, settings.uri)
         return Sources(
-            vectors=self._storage.fingerprint(settings.uri),
-            ids=self._storage.fingerprint(settings.ids) if settings.ids is not None else None,
+            vectors=storage.fingerprint(settings.uri),
+            ids=storage.fingerprint(settings.ids) if settings.ids is not None else None,
         )
 
-    def _look_through(self, uri: str) -> Sources:
-        manifest = self._storage.fingerprint(uri)
+    def _look_through(self, storage: Storage, uri: str) -> Sources:
+        manifest = storage.fingerprint(uri)
         try:
-            named = self._manifests.glance(uri, manifest)
+            named = self._manifests.glance(storage, uri, manifest)
         except LoadError as error:
             if error.code is not LoadCode.BAD_MANIFEST:
                 raise
             return Sources(vectors=manifest, manifest=manifest)
         try:
             return Sources(
-                vectors=self._storage.fingerprint(named.vectors.uri),
-                ids=self._storage.fingerprint(named.ids.uri) if named.ids is not None else None,
+                vectors=storage.fingerprint(named.vectors.uri),
+                ids=storage.fingerprint(named.ids.uri) if named.ids is not None else None,
                 manifest=manifest,
                 named=named,
             )
         except LoadError as error:
             # Its files may be gone because another manifest has taken its place.
-            if error.code is LoadCode.SOURCE_MISSING and self._storage.fingerprint(uri) != manifest:
-                return self._look_through(uri)
+            if error.code is LoadCode.SOURCE_MISSING and storage.fingerprint(uri) != manifest:
+                return self._look_through(storage, uri)
             raise
 
     def load(self, job: LoadJob) -> LoadedIndex | Unchanged:

@@ -38,6 +38,9 @@ class Reader(Protocol):
 class Storage(Protocol):
     """A store that sources live in. Every call blocks; callers are loader threads."""
 
+    def using(self, credentials: str | None) -> Storage:
+        """The same store, read with the credentials of that name; None: with those of the process."""
+
     def fingerprint(self, uri: str) -> Fingerprint:
         """Look, without reading. LoadError at FINGERPRINT: `source_missing`, `source_forbidden`, ..."""
 

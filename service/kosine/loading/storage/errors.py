@@ -99,7 +99,7 @@ _TOLD = {
     Kind.MISSING: (LoadCode.SOURCE_MISSING, "does not exist; it is looked for again"),
     Kind.FORBIDDEN: (
         LoadCode.SOURCE_FORBIDDEN,
-        "may not be read with the credentials of this process, which are looked up again; grant read access",
+        "may not be read with its credentials, which are looked up again; grant read access",
     ),
     Kind.REFUSED: (LoadCode.SOURCE_UNREADABLE, "could not be read"),
     Kind.TRANSIENT: (LoadCode.SOURCE_UNREADABLE, "could not be read now, it is tried again"),

@@ -23,6 +23,7 @@ from kosine.retries import retry_after
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from kosine.loading.storage.credentials import CredentialsFile
     from kosine.loading.storage.objects import ObjectName
     from kosine.settings import GcsSettings
 
@@ -56,8 +57,11 @@ class GcsStore:
     access: ClassVar = "read_only"
     """What credentials are asked for."""
 
-    def __init__(self, settings: GcsSettings, *, idle_timeout: float) -> None:
+    def __init__(
+        self, settings: GcsSettings, *, idle_timeout: float, credentials: CredentialsFile | None = None
+    ) -> None:
         self._settings = settings
+        self._credentials = credentials
         self._endpoint = (settings.endpoint_url or _ENDPOINT).rstrip("/")
         self._idle_timeout = idle_timeout
         self._clients = Clients(self._connect)
@@ -126,7 +130,9 @@ class GcsStore:
         import aiohttp  # noqa: PLC0415  an extra
 
         with _classified():
-            credentials = await asyncio.to_thread(_credentials, self.access, anon=self._settings.anon)
+            credentials = await asyncio.to_thread(
+                _credentials, self.access, anon=self._settings.anon, file=self._credentials
+            )
         session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=self._idle_timeout
@@ -150,11 +156,14 @@ async def _once(content: memoryview) -> AsyncIterator[memoryview]:
         yield content[start : start + _SENT_BYTES]
 
 
-def _credentials(access: str, *, anon: bool) -> Any:
+def _credentials(access: str, *, anon: bool, file: CredentialsFile | None) -> Any:
     from gcsfs.credentials import GoogleCredentials  # noqa: PLC0415  an extra
 
     # Named, so that gcsfs does not go on to other ways, one of which opens a browser.
-    return GoogleCredentials(project="", access=access, token="anon" if anon else "google_default")
+    token = "anon" if anon else "google_default"
+    return GoogleCredentials(
+        project="", access=access, token=token if file is None else file.google_account(access)
+    )
 
 
 def _facts(body: bytes) -> ObjectFacts:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from typing import Self
 
+    from kosine.loading.storage.credentials import CredentialsFile
     from kosine.loading.storage.objects import ObjectName
     from kosine.settings import S3Settings
 
@@ -49,8 +50,11 @@ def require_s3fs() -> None:
 class S3Store:
     """Implements `ObjectStore`. Create it on its loop."""
 
-    def __init__(self, settings: S3Settings, *, idle_timeout: float) -> None:
+    def __init__(
+        self, settings: S3Settings, *, idle_timeout: float, credentials: CredentialsFile | None = None
+    ) -> None:
         self._settings = settings
+        self._credentials = credentials
         self._idle_timeout = idle_timeout
         self._clients = Clients(self._connect)
 
@@ -105,7 +109,7 @@ class S3Store:
 
     async def _connect(self) -> tuple[Any, Callable[[], Awaitable[None]]]:
         # Loading the service's description takes 0.1 s of a processor: not on the loop of the transfers.
-        system = await asyncio.to_thread(_file_system, self._settings, self._idle_timeout)
+        system = await asyncio.to_thread(_file_system, self._settings, self._idle_timeout, self._credentials)
         with _classified():
             client = await system.set_session()
         client.meta.events.register_last("before-parameter-build.s3", _stay_in_region)
@@ -157,15 +161,18 @@ class _ThreadedSession:
         return await self._threads.run(exchange, late=lambda answer: answer.raw.close())
 
 
-def _file_system(settings: S3Settings, idle_timeout: float) -> Any:
+def _file_system(
+    settings: S3Settings, idle_timeout: float, credentials: CredentialsFile | None = None
+) -> Any:
     from s3fs import S3FileSystem  # noqa: PLC0415  an extra
 
     class OwnS3FileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         # fsspec applies its configuration by this name.
         protocol = ("kosine-s3",)
 
+    named = {"anon": settings.anon} if credentials is None else credentials.s3_keys()
     return OwnS3FileSystem(
-        anon=settings.anon,
+        **named,
         endpoint_url=settings.endpoint_url,
         client_kwargs={"region_name": settings.region} if settings.region is not None else {},
         config_kwargs={
