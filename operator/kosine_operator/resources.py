@@ -22,6 +22,7 @@ __all__ = (
     "VERSION",
     "Autoscaling",
     "Batch",
+    "Cache",
     "Condition",
     "CosineIndex",
     "CosineServer",
@@ -52,6 +53,7 @@ __all__ = (
     "Resources",
     "RollingUpdate",
     "SecretKey",
+    "SecretRef",
     "ServerRef",
     "ServerSpec",
     "ServerStatus",
@@ -79,6 +81,9 @@ Size: TypeAlias = Annotated[str, Meta(max_length=12, pattern=r"^[0-9]{1,9}(Ki|Mi
 """A Kubernetes quantity of bytes: `64Mi`."""
 Uri: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
+FileName: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][-_.A-Za-z0-9]*$")
+]
 Labels: TypeAlias = Mapping[str, str]
 IntOrString: TypeAlias = int | str
 
@@ -116,6 +121,8 @@ class Source(_Struct, frozen=True):
 
     uri: Uri
     ids: Uri | None = None
+    credentials: FileName | None = None
+    """A key of the Secret of `Credentials.indexes`."""
     layout: Literal["rows", "columns", "transposed"] | None = None
     invalid_rows: Literal["refuse", "drop"] | None = None
     check_layout: bool | None = None
@@ -219,6 +226,9 @@ class Stores(_Struct, frozen=True):
 
     s3: S3 | None = None
     gcs: Gcs | None = None
+    parallel: Annotated[int, Meta(ge=1, le=64)] | None = None
+    idle_timeout: Duration | None = None
+    request_timeout: Duration | None = None
 
 
 class SecretKey(_Struct, frozen=True):
@@ -228,11 +238,25 @@ class SecretKey(_Struct, frozen=True):
     key: Annotated[str, Meta(min_length=1, max_length=253)] = "credentials"
 
 
+class SecretRef(_Struct, frozen=True):
+    """A Secret of the same namespace; only the kubelet reads it."""
+
+    name: Name
+
+
 class Credentials(_Struct, frozen=True):
     """Files of credentials, mounted; a rotated Secret reaches running pods."""
 
     s3: SecretKey | None = None
     gcs: SecretKey | None = None
+    indexes: SecretRef | None = None
+
+
+class Cache(_Struct, frozen=True):
+    """Local copies of what was loaded: in the pod, or in a claim."""
+
+    size_limit: Size | None = None
+    claim_name: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
 
 
 class RollingUpdate(_Struct, frozen=True):
@@ -341,6 +365,7 @@ class ServerSpec(_Struct, frozen=True):
     process: Process | None = None
     stores: Stores | None = None
     credentials: Credentials | None = None
+    cache: Cache | None = None
     rolling_update: RollingUpdate | None = None
     disruption_budget: DisruptionBudget | None = None
     topology_spread: Annotated[tuple[TopologySpread, ...], Meta(max_length=8)] | None = None

@@ -58,6 +58,9 @@ def causes(answer: Answer) -> dict[str, str]:
     return {cause.get("field", ""): cause["message"] for cause in told}
 
 
+SHARED = {"serverRef": {"name": "shared"}}
+
+
 def an_index(**spec: Any) -> dict[str, Any]:
     return {"source": URI, **spec}
 
@@ -77,6 +80,11 @@ BAD_INDEXES: list[tuple[dict[str, Any], str]] = [
     ({"source": {**URI, "ids": "file:///etc/passwd"}}, "spec.source.ids"),
     ({"source": {"uri": "s3://bucket/items.json", "ids": "s3://bucket/ids.npy"}}, "spec.source.ids"),
     ({"source": {**URI, "layout": "diagonal"}}, "spec.source.layout"),
+    ({"source": {**URI, "credentials": "../key"}, **SHARED}, "spec.source.credentials"),
+    ({"source": {**URI, "credentials": "..data"}, **SHARED}, "spec.source.credentials"),
+    ({"source": {"uri": "pvc://claim/a.npy", "credentials": "key"}, **SHARED}, "spec.source.credentials"),
+    ({"source": {**URI, "credentials": "key"}}, "spec.source.credentials"),
+    ({"source": {**URI, "credentials": "key"}, "server": {"credentials": {}}}, "spec.source.credentials"),
     ({"source": {**URI, "layout": "transposed"}}, "spec.dim"),
     (an_index(dim=0), "spec.dim"),
     (an_index(dim=65537), "spec.dim"),
@@ -130,6 +138,15 @@ BAD_SERVERS: list[tuple[dict[str, Any], str]] = [
     ({"stores": {"s3": {"endpointUrl": "file:///etc"}}}, "spec.stores.s3.endpointUrl"),
     ({"credentials": {"s3": {}}}, "spec.credentials.s3.name"),
     ({"credentials": {"s3": {"name": "a", "key": "../token"}}}, "spec.credentials.s3.key"),
+    ({"credentials": {"indexes": {"name": "Teams"}}}, "spec.credentials.indexes.name"),
+    ({"stores": {"parallel": 65}}, "spec.stores.parallel"),
+    ({"stores": {"idleTimeout": "10ms"}}, "spec.stores.idleTimeout"),
+    ({"stores": {"requestTimeout": "2h"}}, "spec.stores.requestTimeout"),
+    ({"cache": {"sizeLimit": "1Ki"}}, "spec.cache.sizeLimit"),
+    ({"cache": {"sizeLimit": "1Gi", "claimName": "copies"}}, "spec.cache.sizeLimit"),
+    ({"cache": {"claimName": "../copies"}}, "spec.cache.claimName"),
+    ({"cache": {"claimName": "copies"}, "replicas": 2}, "spec.cache"),
+    ({"cache": {"claimName": "copies"}, **AUTOSCALED}, "spec.cache"),
     ({"rollingUpdate": {"maxSurge": "200%"}}, "spec.rollingUpdate.maxSurge"),
     ({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}, "spec.rollingUpdate"),
     ({"disruptionBudget": {"maxUnavailable": "all"}}, "spec.disruptionBudget.maxUnavailable"),

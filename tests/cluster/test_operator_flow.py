@@ -175,6 +175,24 @@ def configuration(world: World, name: str) -> str:
     return str(found["data"]["kosine.yaml"])
 
 
+def test_an_index_with_other_credentials_joins_without_new_pods(world: World) -> None:
+    """They are one more key of a Secret; until it is there, that index alone may not be read."""
+    for name, first in (("items", 1), ("users", 2)):
+        world.publish(name, first=first)
+    secrets = {"s3": {"name": "store"}, "indexes": {"name": "teams"}}
+    world.namespace.apply(world.server("shared", credentials=secrets), world.index("items", server="shared"))
+    world.ready("items")
+    pods, users = world.pod_names(), world.index("users", server="shared")
+    users["spec"]["source"]["credentials"] = "users-team"
+    world.namespace.apply(users)
+    assert "AccessDenied" == world.condition("users", "Degraded", "True")["reason"]
+    world.allow("teams", "users-team")
+
+    world.ready("users")
+    assert [1, 2] == [world.first("items"), world.first("users")]
+    assert pods == world.pod_names()
+
+
 def test_a_bad_file_degrades_and_the_old_version_serves(world: World) -> None:
     """Each pod that cannot load says so with its reason; a good file ends it."""
     world.publish("items", first=1)

@@ -11,7 +11,7 @@ import pytest
 from kosine import configuration
 from kosine.configuration.fields import Setting, settings_of
 from kosine.errors import LoadCode
-from kosine.settings import IndexSettings, ServiceSettings
+from kosine.settings import GcsSettings, IndexSettings, S3Settings, ServiceSettings, StoresSettings
 from kosine.units import Duration, Size
 from kosine_operator.quantities import bytes_of, seconds_of
 from kosine_operator.resources import GROUP, VERSION, CosineIndex, CosineServer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
 TYPES: dict[str, type[Struct]] = {"CosineIndex": CosineIndex, "CosineServer": CosineServer}
+STORES = {"stores": StoresSettings, "stores.s3": S3Settings, "stores.gcs": GcsSettings}
 BOTH = pytest.mark.parametrize("kind", KINDS)
 BOUND_OF = {"string": "maxLength", "array": "maxItems", "integer": "minimum", "object": "maxProperties"}
 BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "enum")
@@ -174,6 +175,7 @@ def service_settings() -> Iterator[tuple[str, Setting]]:
         "layout": "source.layout",
         "check_layout": "source.checkLayout",
         "invalid_rows": "source.invalidRows",
+        "credentials": "source.credentials",
     }
     for setting in settings_of(IndexSettings):
         if setting.section is None:
@@ -183,10 +185,12 @@ def service_settings() -> Iterator[tuple[str, Setting]]:
                 (f"spec.{setting.name}.{camel(below.name)}", below) for below in settings_of(setting.section)
             )
     fixed = {"host", "port", "device", "file_roots", "header_timeout", "body_timeout", "send_timeout"}
-    fixed.add("cache_dir")  # a folder of a pod is gone with the pod
-    for setting in settings_of(ServiceSettings):
-        if setting.section is None and setting.name not in fixed:
-            yield f"spec.server.process.{camel(setting.name)}", setting
+    # Folders of the pod are where the operator mounts something.
+    fixed |= {"cache_dir", "credentials_dir"}
+    for place, section in (("process", ServiceSettings), *STORES.items()):
+        for setting in settings_of(section):
+            if setting.section is None and setting.name not in fixed:
+                yield f"spec.server.{place}.{camel(setting.name)}", setting
 
 
 def camel(name: str) -> str:

@@ -54,7 +54,8 @@ def test_the_service_takes_what_an_example_becomes(path: Path) -> None:
 def test_every_value_arrives() -> None:
     """The settings of the process are those of the resource, and so are those of the index."""
     process = {"threads": 3, "memoryLimit": "7Gi", "loadSlots": 1, "maxTimeout": "10s", "bodyLimit": "256Ki"}
-    stores = {"s3": {"endpointUrl": "http://minio:9000", "region": "eu-central-1", "anon": True}}
+    s3 = {"endpointUrl": "http://minio:9000", "region": "eu-central-1", "anon": True}
+    stores = {"s3": s3, "parallel": 3, "idleTimeout": "5s", "requestTimeout": "1m"}
     limits = {"maxConnections": 9, "drainDelay": "7s", "grace": "11s"}
     server = {"process": {**process, **limits}, "stores": stores, "gpu": {}}
     spec = {
@@ -77,14 +78,58 @@ def test_every_value_arrives() -> None:
         service.grace,
         service.device,
     )
-    s3 = service.stores.s3
-    assert ("http://minio:9000", "eu-central-1", True) == (s3.endpoint_url, s3.region, s3.anon)
+    found = service.stores
+    assert ("http://minio:9000", "eu-central-1", True) == (
+        found.s3.endpoint_url,
+        found.s3.region,
+        found.s3.anon,
+    )
+    assert (3, 5.0, 60.0) == (found.parallel, found.idle_timeout, found.request_timeout)
     assert (3, 9, Size(2**20), 60.0) == (
         index.k,
         index.max_k,
         index.batch.queue_bytes,
         index.refresh.interval,
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "server", "source", "volume"),
+    [
+        (
+            "/var/cache/kosine",
+            {"cache": {"sizeLimit": "2Gi"}},
+            {},
+            {"name": "cache", "emptyDir": {"sizeLimit": "2Gi"}},
+        ),
+        (
+            "/var/cache/kosine",
+            {"cache": {"claimName": "copies"}},
+            {},
+            {"name": "cache", "persistentVolumeClaim": {"claimName": "copies"}},
+        ),
+        (
+            "/var/run/kosine/credentials/indexes",
+            {"credentials": {"indexes": {"name": "teams"}}},
+            {"credentials": "team-a"},
+            {"name": "credentials-indexes", "secret": {"secretName": "teams", "optional": True}},
+        ),
+    ],
+    ids=["emptyDir", "claim", "credentials"],
+)
+def test_a_folder_that_the_service_is_told_of_is_mounted(
+    folder: str, server: dict[str, Any], source: dict[str, Any], volume: dict[str, Any]
+) -> None:
+    """Under the same path; copies can be written, and an index finds its key."""
+    spec = {"server": server, "source": {"uri": "s3://bucket/items.npy", **source}}
+    found = rendered(pool_for(an_index("items", spec)))
+    loaded = settings_of(found)
+    assert folder in {loaded.service.cache_dir, loaded.service.stores.credentials_dir}
+    assert source.get("credentials") == loaded.indexes["items"].credentials
+    pod = manifest(found, "Deployment")["spec"]["template"]["spec"]
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == folder]
+    assert volume in pod["volumes"]
+    assert (volume["name"], "cache" not in server) == (mount["name"], mount.get("readOnly", False))
 
 
 def test_a_pod_has_time_to_drain_before_it_is_killed() -> None:

@@ -114,15 +114,15 @@ class World:
             **spec,
         }
 
-    def allow(self) -> None:
-        """Create the Secret that the pods read the store with."""
-        keys = "[default]\naws_access_key_id = reader\naws_secret_access_key = secret\n"
+    def allow(self, secret: str = _CREDENTIALS, *keys: str) -> None:
+        """Write the Secret that pods read the store with, or another with the same in each of `keys`."""
+        file = "[default]\naws_access_key_id = reader\naws_secret_access_key = secret\n"
         self.namespace.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": {"name": _CREDENTIALS},
-                "stringData": {"credentials": keys},
+                "metadata": {"name": secret},
+                "stringData": dict.fromkeys(keys or ("credentials",), file),
             }
         )
 

@@ -57,8 +57,16 @@ ALL_OF_A_SERVER: dict[str, Any] = {
     "stores": {
         "s3": {"endpointUrl": "http://minio:9000", "region": "eu-central-1", "anon": False},
         "gcs": {"endpointUrl": "http://gcs:4443", "anon": False},
+        "parallel": 4,
+        "idleTimeout": "5s",
+        "requestTimeout": "1m",
     },
-    "credentials": {"s3": {"name": "aws", "key": "credentials"}, "gcs": {"name": "gcp", "key": "key.json"}},
+    "credentials": {
+        "s3": {"name": "aws", "key": "credentials"},
+        "gcs": {"name": "gcp", "key": "key.json"},
+        "indexes": {"name": "teams"},
+    },
+    "cache": {"sizeLimit": "1Gi"},
     "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "25%"},
     "disruptionBudget": {"maxUnavailable": 1},
     "topologySpread": [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
@@ -90,6 +98,7 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
     "source": {
         "uri": "s3://bucket/items.npy",
         "ids": "s3://bucket/items.ids.npy",
+        "credentials": "team-a",
         "layout": "rows",
         "invalidRows": "refuse",
         "checkLayout": True,
@@ -110,6 +119,7 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
 OF_THEIR_OWN = {
     "spec.memory",
     "spec.paused",
+    "spec.server.cache.claimName",
     "spec.server.replicas",
     "spec.server.serviceAccountName",
     "spec.serverRef.name",
@@ -204,6 +214,8 @@ def test_an_autoscaler_decides_the_replicas(live: Live, replicas: int | None) ->
     [
         ({}, (1, 0)),
         ({"gpu": {}}, (0, 1)),
+        ({"cache": {"claimName": "copies"}}, (0, 1)),
+        ({"cache": {"sizeLimit": "1Gi"}}, (1, 0)),
         ({"rollingUpdate": {"maxSurge": 0}}, (0, 1)),
         ({"rollingUpdate": {"maxUnavailable": 0}, "gpu": {}}, (1, 0)),
         ({"rollingUpdate": {"maxUnavailable": "50%"}}, (0, "50%")),
@@ -212,7 +224,7 @@ def test_an_autoscaler_decides_the_replicas(live: Live, replicas: int | None) ->
     ],
 )
 def test_pods_are_replaced_so_that_it_can_go_on(server: dict[str, Any], strategy: tuple[Any, Any]) -> None:
-    """A spare pod first, with GPUs an old one first; never neither."""
+    """A spare pod first, with GPUs or a claim an old one first; never neither."""
     found = manifest(rendered_spec({"server": server}), "Deployment")["spec"]["strategy"]["rollingUpdate"]
     assert strategy == (found["maxSurge"], found["maxUnavailable"])
 

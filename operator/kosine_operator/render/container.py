@@ -6,6 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kosine_operator.quantities import seconds_of, size_of
 from kosine_operator.render.configuration import CLAIMS, FILE, FOLDER
 from kosine_operator.resources import Process, Stores
@@ -13,12 +15,11 @@ from kosine_operator.resources import Process, Stores
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import msgspec
-
     from kosine_operator.render.model import Defaults
     from kosine_operator.resources import Gpu, ServerSpec
 
 __all__ = (
+    "CACHE",
     "CONTAINER",
     "CREDENTIALS",
     "PORT",
@@ -32,9 +33,10 @@ __all__ = (
 CONTAINER = "kosine"
 PORT = 8080
 PORT_NAME = "http"
+CACHE = "/var/cache/kosine"
 TEMPORARY = "/tmp"  # noqa: S108  an emptyDir of the pod's own
 CREDENTIALS = "/var/run/kosine/credentials"
-"""Below it the Secret of each store is mounted: as a folder, so that a rotated one arrives."""
+"""Below it the Secret of each store is mounted, and that of indexes: as folders, so that changes arrive."""
 
 RESTRICTED: dict[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -89,23 +91,24 @@ def _options(server: ServerSpec) -> list[str]:
         "grace": _GRACE,
         **_given(server.process or Process()),
     }
-    stores = {
-        f"stores.{store}.{name}": value
-        for store in ("s3", "gcs")
-        if (section := getattr(server.stores or Stores(), store)) is not None
-        for name, value in _given(section).items()
-    }
+    if server.cache is not None:
+        values["cache_dir"] = CACHE
+    stores = _given(server.stores or Stores(), "stores.")
+    if server.credentials and server.credentials.indexes:
+        stores["stores.credentials_dir"] = f"{CREDENTIALS}/indexes"
     return list(_as_options({**values, **stores}))
 
 
-def _given(section: msgspec.Struct) -> dict[str, Any]:
+def _given(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:
     """The settings that were given, in the names and the notation of the service."""
-    values = {name: getattr(section, name) for name in section.__struct_fields__}
-    return {
-        name: size_of(value) if name in _SIZES else value
-        for name, value in values.items()
-        if value is not None
-    }
+    given: dict[str, Any] = {}
+    for name in section.__struct_fields__:
+        value = getattr(section, name)
+        if isinstance(value, msgspec.Struct):
+            given |= _given(value, f"{prefix}{name}.")
+        elif value is not None:
+            given[prefix + name] = size_of(value) if name in _SIZES else value
+    return given
 
 
 def _as_options(values: Mapping[str, Any]) -> Iterator[str]:

@@ -51,14 +51,19 @@ def _replicas(server: ServerSpec, live: Live) -> int | None:
 
 
 def _rolling_update(server: ServerSpec) -> dict[str, int | str]:
-    """A spare pod comes first; with GPUs there is no spare device, so an old pod goes first."""
+    """A spare pod comes first; where it could not have a device or its claim, an old pod goes first."""
     asked = server.rolling_update or RollingUpdate()
     surge, unavailable = asked.max_surge, asked.max_unavailable
     if surge is None:
-        surge = 1 if _is_zero(unavailable) or (unavailable is None and not server.gpu) else 0
+        surge = 1 if _is_zero(unavailable) or (unavailable is None and not _is_alone(server)) else 0
     if unavailable is None:
         unavailable = 1 if _is_zero(surge) else 0
     return {"maxSurge": surge, "maxUnavailable": unavailable}
+
+
+def _is_alone(server: ServerSpec) -> bool:
+    """Whether a pod has what there is no second one of."""
+    return server.gpu is not None or (server.cache is not None and server.cache.claim_name is not None)
 
 
 def _is_zero(pods: int | str | None) -> bool:

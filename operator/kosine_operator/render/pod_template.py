@@ -11,6 +11,7 @@ import msgspec
 from kosine_operator.pools import Reason, Refusal
 from kosine_operator.render.configuration import CLAIMS, FOLDER
 from kosine_operator.render.container import (
+    CACHE,
     CREDENTIALS,
     RESTRICTED,
     TEMPORARY,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kosine_operator.pools import Pool
     from kosine_operator.render.configuration import Configuration
     from kosine_operator.render.model import Defaults
-    from kosine_operator.resources import PodTemplate, ServerSpec
+    from kosine_operator.resources import Cache, PodTemplate, ServerSpec
 
 __all__ = ("Template", "pod_template")
 
@@ -83,11 +84,14 @@ def _volumes(pool: Pool, configuration: Configuration) -> tuple[list[dict[str, A
         {"name": "configuration", "mountPath": FOLDER, "readOnly": True},
         {"name": "tmp", "mountPath": TEMPORARY},
     ]
-    for store, secret in _secrets(pool.server).items():
+    for mount, secret in _secrets(pool.server).items():
         # Optional: a Secret that is missing is an index that cannot be read, not a pod that cannot start.
-        volumes.append({"name": f"credentials-{store}", "secret": {"secretName": secret, "optional": True}})
-        path = f"{CREDENTIALS}/{store}"
-        mounts.append({"name": f"credentials-{store}", "mountPath": path, "readOnly": True})
+        volumes.append({"name": f"credentials-{mount}", "secret": {"secretName": secret, "optional": True}})
+        path = f"{CREDENTIALS}/{mount}"
+        mounts.append({"name": f"credentials-{mount}", "mountPath": path, "readOnly": True})
+    if pool.server.cache is not None:
+        volumes.append({"name": "cache", **_cache_of(pool.server.cache)})
+        mounts.append({"name": "cache", "mountPath": CACHE})
     for claim in configuration.claims:
         name = f"claim-{hashlib.sha256(claim.encode()).hexdigest()[:12]}"
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
@@ -97,8 +101,16 @@ def _volumes(pool: Pool, configuration: Configuration) -> tuple[list[dict[str, A
 
 def _secrets(server: ServerSpec) -> dict[str, str]:
     credentials = server.credentials
-    given = {"s3": credentials.s3, "gcs": credentials.gcs} if credentials else {}
-    return {store: key.name for store, key in given.items() if key is not None}
+    if credentials is None:
+        return {}
+    given = {"s3": credentials.s3, "gcs": credentials.gcs, "indexes": credentials.indexes}
+    return {mount: secret.name for mount, secret in given.items() if secret is not None}
+
+
+def _cache_of(cache: Cache) -> dict[str, Any]:
+    if cache.claim_name is not None:
+        return {"persistentVolumeClaim": {"claimName": cache.claim_name}}
+    return {"emptyDir": {} if cache.size_limit is None else {"sizeLimit": cache.size_limit}}
 
 
 def _scheduling(pool: Pool) -> dict[str, Any]:
