@@ -14,7 +14,7 @@ import yaml
 from tests.kit.control_plane.cluster import until
 from tests.kit.control_plane.manifests import role
 from tests.kit.operator_process import operator_process, start_operator
-from tests.kit.operator_world import condition_of
+from tests.kit.operator_world import callers, condition_of
 
 if TYPE_CHECKING:
     from tests.kit.control_plane.audit import ApiRequest
@@ -141,18 +141,24 @@ def shape(world: World, kind: str) -> Any:
     )
 
 
-def test_an_api_server_that_dies_is_waited_for(world: World) -> None:
-    """The operator does not end, and goes on where it was as soon as there is somebody to talk to."""
+def test_an_api_server_that_is_away_is_waited_for(world: World) -> None:
+    """Pods answer on, the operator does not end, and goes on as soon as there is somebody to talk to."""
     plane = world.namespace.plane
+    world.publish("items")
     with operator_process(world.namespace) as operator:
-        world.namespace.apply(world.podless("before"))
-        until(lambda: world.is_settled("before"), what="settled")
-        plane.kill("kube-apiserver")
-        operator.wait_for("library_message")
-        plane.start_api_server()
-        world.namespace.apply(world.podless("after"))
+        world.namespace.apply(world.index("items"))
+        world.ready("items")
+        with callers(world, "items") as asking:
+            until(lambda: asking.answers, what="a first answer")
+            plane.kill("kube-apiserver")
+            operator.wait_for("library_message")
+            answered = len(asking.answers)
+            until(lambda: len(asking.answers) > answered + 100, what="answers without an API server")
+            plane.start_api_server()
+            world.namespace.apply(world.podless("after"))
+            until(lambda: world.is_settled("after"), what="the next resource", within=120)
 
-        until(lambda: world.is_settled("after"), what="the next resource", within=60)
+        assert [] == asking.failures
         assert operator.process.poll() is None
         assert (200, 200) == (operator.ask("/livez").status_code, operator.ask("/readyz").status_code)
 
@@ -277,10 +283,16 @@ def test_many_resources_at_once_are_all_served_within_bounds(world: World) -> No
 
 
 def test_a_namespace_goes_with_the_operator_down(world: World) -> None:
-    """No finalizer waits for anybody."""
-    with operator_process(world.namespace):
-        world.namespace.apply(world.server("shared", replicas=0), world.podless("items"))
+    """No finalizer waits for anybody, and the operator finds nothing to do, or begins anew in another one."""
+    namespace = world.namespace
+    with operator_process(namespace):
+        namespace.apply(world.server("shared", replicas=0), world.podless("items"))
         until(lambda: world.is_settled("items"), what="settled")
-    world.namespace.kubectl("delete", "cosineindexes,cosineservers", "--all", "--timeout=30s")
+    namespace.kubectl("delete", "namespace", namespace.name, "--timeout=120s")
 
-    until(lambda: [] == world.children(), what="everything collected")
+    with operator_process(namespace, "--resync", "1", name="next") as operator:
+        namespace.kubectl("create", "namespace", namespace.name)
+        namespace.apply(world.podless("items"))
+        until(lambda: world.is_settled("items"), what="settled again")
+        assert ["ConfigMap/items", "Deployment/items", "Service/items"] == world.children()
+        assert [] == operator.events("reconcile_failed")
