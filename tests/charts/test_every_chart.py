@@ -26,6 +26,7 @@ ALL = [pytest.param(path.parent, id=path.parent.name) for path in sorted(CHARTS.
 CASES = [pytest.param(case, id=case.path.stem) for case in cases()]
 OURS = "kosine"
 FOREIGN = {
+    "CosineIndex": "kosine.dev/v1alpha1",
     "ServiceMonitor": "monitoring.coreos.com/v1",
     "PrometheusRule": "monitoring.coreos.com/v1",
     "HTTPRoute": "gateway.networking.k8s.io/v1",

@@ -58,7 +58,8 @@ def test_the_operator_gets_the_roles_of_the_file_where_it_works(helm: Helm, case
     lease = [role for role in manifests.get("Role", []) if role not in work]
     wide = manifests.get("ClusterRole", [])
     assert values.get("clusterWide", False) == bool(wide)
-    namespaces = [] if wide else sorted(values.get("watchNamespaces", [NAMESPACE]))
+    made = values.get("rbac", {}).get("create", True)
+    namespaces = sorted(values.get("watchNamespaces", [NAMESPACE])) if made and not wide else []
     assert namespaces == [role["metadata"]["namespace"] for role in work]
     rules = [*RULES["rules"], *RULES["optional"]]
     assert all(rules == role["rules"] for role in [*work, *wide])
