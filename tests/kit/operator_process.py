@@ -66,12 +66,27 @@ def start_operator(
     name: str = "operator",
     kubeconfig: Path | None = None,
     module: str = "kosine_operator",
+    cluster_wide: bool = False,
     **variables: str,
 ) -> OperatorProcess:
-    """An operator of this namespace that serves `kosine:test`; the caller ends it."""
+    """An operator of this namespace, or of all, that serves `kosine:test`; the caller ends it."""
     log = namespace.plane.files.folder / f"{namespace.name}-{name}.log"
-    command = [sys.executable, "-m", module, "run", "--namespace", namespace.name]
-    command += ["--image", "kosine:test", "--host", "127.0.0.1", "--port", "0", "--log-format", "json"]
+    where = ["--cluster-wide"] if cluster_wide else ["--namespace", namespace.name]
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        "run",
+        *where,
+        "--image",
+        "kosine:test",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+    ]
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or namespace.kubeconfig), **variables}
     with log.open("ab") as stream:
         process = subprocess.Popen(
@@ -82,10 +97,16 @@ def start_operator(
 
 @contextmanager
 def operator_process(
-    namespace: Namespace, *arguments: str, name: str = "operator", kubeconfig: Path | None = None
+    namespace: Namespace,
+    *arguments: str,
+    name: str = "operator",
+    kubeconfig: Path | None = None,
+    cluster_wide: bool = False,
 ) -> Iterator[OperatorProcess]:
     """One that has listed everything; it ends with the block."""
-    operator = start_operator(namespace, *arguments, name=name, kubeconfig=kubeconfig)
+    operator = start_operator(
+        namespace, *arguments, name=name, kubeconfig=kubeconfig, cluster_wide=cluster_wide
+    )
     try:
         operator.wait_for("synced")
         yield operator

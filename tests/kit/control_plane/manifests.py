@@ -59,16 +59,24 @@ def config_map(name: str, **data: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
-def role(name: str, service_account: str, rules: Sequence[Mapping[str, Any]]) -> tuple[Manifest, ...]:
-    """A Role and its binding to a ServiceAccount of the namespace that it is applied in."""
+def role(
+    name: str, service_account: str, rules: Sequence[Mapping[str, Any]], *, cluster_wide: str | None = None
+) -> tuple[Manifest, ...]:
+    """A Role and its binding to a ServiceAccount of the namespace that it is applied in.
+
+    `cluster_wide` names that namespace where it is to be a ClusterRole.
+    """
     group = "rbac.authorization.k8s.io"
+    kind = "Role" if cluster_wide is None else "ClusterRole"
+    where = {} if cluster_wide is None else {"namespace": cluster_wide}
+    name = name if cluster_wide is None else f"{cluster_wide}-{name}"
     return (
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": {"name": name}, "rules": list(rules)},
+        {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": name}, "rules": list(rules)},
         {
             "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
+            "kind": f"{kind}Binding",
             "metadata": {"name": name},
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": service_account}],
+            "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": service_account, **where}],
         },
     )
