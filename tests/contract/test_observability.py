@@ -18,6 +18,7 @@ from tests.kit.metric_names import (
     service_labels,
     service_samples,
 )
+from tests.kit.operator_pools import a_server, an_index, manifest, pool_for, rendered
 
 FILES = CHARTS / "kosine" / "files"
 GROUPS = yaml.safe_load((FILES / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
@@ -169,3 +170,33 @@ def test_the_runbook_has_every_alert_and_no_other() -> None:
     told = re.findall(r"(?m)^\| `(Kosine\w+)` \| (\w+) \| [^|]+ \| [^|]+ \|$", text)
     rules = [rule for group in (*GROUPS, *OPERATOR_GROUPS) for rule in group["rules"]]
     assert [(rule["alert"], rule["labels"]["severity"]) for rule in rules] == told
+
+
+def scaled_by(autoscaling: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The autoscaler of a server with two indexes, and the Service that Prometheus finds its pods by."""
+    server = {"autoscaling": {"maxReplicas": 3, **autoscaling}, "monitoring": {"serviceMonitor": {}}}
+    one, two = (an_index(name, {"serverRef": {"name": "shared"}}) for name in ("items", "users"))
+    found = rendered(pool_for(one, a_server("shared", server), others=[two]))
+    selected = manifest(found, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    services = [each["metadata"] for each in found.manifests if each["kind"] == "Service"]
+    scraped = [each["name"] for each in services if selected.items() <= each["labels"].items()]
+    assert ["shared"] == scraped, "each pod is scraped once, whatever Services lead to it"
+    return dict(manifest(found, kind)["spec"])
+
+
+def test_the_autoscaler_of_the_operator_asks_for_a_gauge_of_pods() -> None:
+    """It is the adapter's to sum it over the indexes of a pod."""
+    (metric,) = scaled_by({}, "HorizontalPodAutoscaler")["metrics"]
+    assert metric["pods"]["metric"]["name"] in service_samples()
+    assert "AverageValue" == metric["pods"]["target"]["type"]
+
+
+def test_keda_asks_for_what_waits_in_all_pods_of_a_server() -> None:
+    """All its indexes together, of the one Service that is scraped; KEDA divides by the replicas."""
+    keda = {"keda": {"serverAddress": "http://prometheus:9090"}}
+    (trigger,) = scaled_by(keda, "ScaledObject")["triggers"]
+    query = trigger["metadata"]["query"]
+    assert_known(query)
+    assert 'namespace="search",service="shared"' in query
+    assert "index" not in labels_in(query)
+    assert ("AverageValue", "32") == (trigger["metricType"], trigger["metadata"]["threshold"])

@@ -72,7 +72,9 @@ def _horizontal(pool: Pool, autoscaling: Autoscaling) -> Manifest:
 
 def _scaled_object(pool: Pool, autoscaling: Autoscaling, keda: Keda) -> Manifest:
     name, namespace = pool.key.name, pool.key.namespace
-    query = keda.query or f'sum({_METRIC}{{namespace="{namespace}",service="{name}"}})'
+    # One scrape tells of one moment; without pods there is no series, and KEDA would call it an error.
+    waiting = f'{_METRIC}{{namespace="{namespace}",service="{name}"}}'
+    query = keda.query or f"sum(avg_over_time({waiting}[1m])) or vector(0)"
     metadata = {
         "serverAddress": keda.server_address,
         "query": query,
