@@ -9,6 +9,7 @@ KosineError
 │   ├── UnknownIndex            404 unknown_index
 │   ├── NotFound                404 not_found
 │   ├── MethodNotAllowed        405 method_not_allowed
+│   ├── NotAcceptable           406 not_acceptable
 │   ├── BodyTimeout             408 body_timeout
 │   ├── ReloadFailed            409 reload_failed
 │   ├── VersionMismatch         409 version_mismatch
@@ -64,6 +65,7 @@ __all__ = (
     "LoadCode",
     "LoadError",
     "MethodNotAllowed",
+    "NotAcceptable",
     "NotFinite",
     "NotFound",
     "Overloaded",
@@ -143,6 +145,12 @@ class MethodNotAllowed(RequestError):
     """The path exists, the method does not."""
 
     status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class NotAcceptable(RequestError):
+    """The caller accepts no format in which answers are written."""
+
+    status, code, title = 406, "not_acceptable", "Not acceptable"
 
 
 class BodyTimeout(RequestError):

@@ -16,6 +16,7 @@ STABLE = {
     "unknown_index": 404,
     "not_found": 404,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "body_timeout": 408,
     "reload_failed": 409,
     "version_mismatch": 409,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from litestar.openapi.spec import (
     Example,
+    OpenAPIFormat,
     OpenAPIMediaType,
+    OpenAPIResponse,
     OpenAPIType,
     Operation,
     Parameter,
@@ -15,13 +17,30 @@ from litestar.openapi.spec import (
     Schema,
 )
 
+from kosine.http.bodies.formats import ENCODERS
+
 __all__ = ("CosOperation",)
 
 _VECTOR = Schema(
-    type=OpenAPIType.ARRAY,
-    items=Schema(type=OpenAPIType.NUMBER),
-    description="As many numbers as the index has dimensions, finite as float32.",
+    description="As many numbers as the index has dimensions, finite as float32; or base64 of them, "
+    "little-endian.",
+    one_of=[
+        Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER)),
+        Schema(type=OpenAPIType.STRING, content_encoding="base64"),
+    ],
 )
+_COUNT = Schema(
+    type=OpenAPIType.INTEGER,
+    minimum=1,
+    description="How many items to answer, up to `max_k` of the index; default: its `k`.",
+)
+_ANSWERED = {"200", "207"}
+_CONTENTS = {
+    "application/x-npz": "For `np.load`: `ids` and `scores` [k], `version`; of several queries [n, k], with "
+    "`counts` and `codes` [n].",
+    "application/vnd.apache.arrow.stream": "A row for each query: lists `ids` and `scores`, and `code`; "
+    "the version is metadata of the schema.",
+}
 
 
 @dataclass
@@ -32,9 +51,43 @@ class CosOperation(Operation):
         self.request_body = RequestBody(
             required=True,
             description="A query, or several. Of duplicate keys the last counts; unknown fields are refused.",
-            content={"application/json": OpenAPIMediaType(schema=_query_schema(), examples=_examples())},
+            content={
+                "application/json": OpenAPIMediaType(schema=_query_schema(), examples=_examples()),
+                "application/octet-stream": OpenAPIMediaType(
+                    schema=_bytes("Little-endian float32: a query, or several end to end.")
+                ),
+                "application/x-npy": OpenAPIMediaType(
+                    schema=_bytes("What `np.save` writes, of shape (d,) or (n, d), float16, 32 or 64.")
+                ),
+            },
         )
-        self.parameters = [*(self.parameters or []), *_request_headers()]
+        self.parameters = [*(self.parameters or []), _k_of_bytes(), *_request_headers()]
+        self._describe_answers()
+
+    def _describe_answers(self) -> None:
+        """The framework knows of one format an answer."""
+        for status, response in (self.responses or {}).items():
+            if isinstance(response, OpenAPIResponse) and status in _ANSWERED and response.content:
+                described = response.content["application/json"]
+                for media_type in ENCODERS:
+                    same = media_type.endswith("msgpack") or media_type == "application/json"
+                    response.content[media_type] = (
+                        described if same else OpenAPIMediaType(schema=_bytes(_CONTENTS[media_type]))
+                    )
+
+
+def _bytes(description: str) -> Schema:
+    return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description=description)
+
+
+def _k_of_bytes() -> Parameter:
+    return Parameter(
+        name="k",
+        param_in="query",
+        schema=_COUNT,
+        required=False,
+        description="Of a body of bytes; JSON has a field of that name, and this is not read.",
+    )
 
 
 def _query_schema() -> Schema:
@@ -51,11 +104,7 @@ def _query_schema() -> Schema:
                 min_items=1,
                 description="Several queries, up to `max_query_rows` of the index; the answer has `results`.",
             ),
-            "k": Schema(
-                type=OpenAPIType.INTEGER,
-                minimum=1,
-                description="How many items to answer, up to `max_k` of the index; default: its `k`.",
-            ),
+            "k": _COUNT,
         },
     )
 

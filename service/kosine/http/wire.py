@@ -14,11 +14,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kosine.errors import BadEncoding, BadJson, BadK, InvalidValue, JsonTooDeep, UnknownField, UnknownIndex
+from kosine.http.bodies.floats import from_raw
 from kosine.http.problems import printable
 from kosine.serving.request import SearchRequest
 from kosine.settings import INDEX_NAME_PATTERN
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kosine.errors import RequestError
     from kosine.serving.batch import Answer
     from kosine.serving.request import SearchResult
@@ -29,6 +33,7 @@ __all__ = (
     "CosAnswers",
     "CosQuery",
     "RowError",
+    "answer_of",
     "checked_name",
     "decode_query",
     "decode_request",
@@ -51,9 +56,9 @@ class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
     A field that is absent costs nothing to decode: measured against a struct of `embedding` and `k` alone.
     """
 
-    embedding: list[float] | UnsetType = UNSET
+    embedding: list[float] | bytes | UnsetType = UNSET
     k: int | UnsetType = UNSET
-    embeddings: list[list[float]] | UnsetType = UNSET
+    embeddings: list[list[float] | bytes] | UnsetType = UNSET
 
 
 class CosAnswer(msgspec.Struct):
@@ -84,9 +89,14 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def encode_result(result: SearchResult) -> bytes:
+    """`answer_of` as JSON."""
+    return _ENCODER.encode(answer_of(result))
+
+
+def answer_of(result: SearchResult) -> dict[str, Any]:
     """`{"result": [[id, score], ...], "version": "..."}`, or `results`, and `errors` where there are any."""
     if not result.many:
-        return _ENCODER.encode({"result": _pairs(result.outcomes[0]), "version": result.version})
+        return {"result": _pairs(result.outcomes[0]), "version": result.version}
     body: dict[str, Any] = {
         "results": [_pairs(outcome) for outcome in result.outcomes],
         "version": result.version,
@@ -96,7 +106,7 @@ def encode_result(result: SearchResult) -> bytes:
             {**error.facts, "row": row, "code": error.code, "detail": error.detail}
             for row, error in errors.items()
         ]
-    return _ENCODER.encode(body)
+    return body
 
 
 def _pairs(outcome: Answer | RequestError) -> list[tuple[int | str, float]] | None:
@@ -111,10 +121,16 @@ def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
     k = None if query.k is UNSET else query.k
     embedding, embeddings = query.embedding, query.embeddings
     if embedding is not UNSET and embeddings is UNSET:
-        return SearchRequest(vectors=(embedding,), k=k)
+        return SearchRequest(vectors=(_vector(embedding, "$.embedding"),), k=k)
     if embeddings is not UNSET and embedding is UNSET:
-        return SearchRequest(vectors=embeddings, many=True, k=k)
+        vectors = [_vector(each, f"$.embeddings[{row}]") for row, each in enumerate(embeddings)]
+        return SearchRequest(vectors=vectors, many=True, k=k)
     raise InvalidValue("expected one of `embedding` and `embeddings`", path="$")
+
+
+def _vector(sent: list[float] | bytes, path: str) -> list[float] | NDArray[np.float32]:
+    """Bytes were base64; the decoder has read it."""
+    return from_raw(sent, path=path) if isinstance(sent, bytes) else sent
 
 
 def decode_query(body: bytes) -> CosQuery:
@@ -213,4 +229,4 @@ def _field_error(reason: str) -> RequestError:
         return BadK(f"expected k to be a whole number of at most 64 bits: {reason}", path=path)
     if reason == "Number out of range":
         return BadJson(f"a number at {path} does not fit a double; JSON has no infinity", path=path)
-    return InvalidValue(f"{reason} at {path}", path=path)
+    return InvalidValue(f"{reason.replace('bytes | array', 'array | base64')} at {path}", path=path)

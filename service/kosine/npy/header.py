@@ -69,7 +69,7 @@ class Readable(Protocol):
         """Fill the whole buffer from `offset`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DtypeRule:
     """Which dtypes a file may have. A code without a width, `U`, stands for any width."""
 

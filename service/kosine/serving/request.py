@@ -28,10 +28,13 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     A Struct because one is made for every query, and a dataclass takes seven times as long.
     """
 
-    vectors: Sequence[list[float]] | NDArray[np.float32]
+    vectors: Sequence[list[float] | NDArray[np.float32]] | NDArray[np.float32]
     """One query each, or float32 [n, dim]; a float32 [n * dim] is cut by the dimension of the index."""
-    many: bool = False
-    """Whether the answer is a list of results, however many there are, or the result of the only query."""
+    many: bool | None = False
+    """Whether the answer is a list of results, however many there are, or the result of the only query.
+
+    None: of float32 [n * dim], as many as they are.
+    """
     k: int | None = None
     """None: as many as the index answers by default."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from kosine.errors import DimMismatch, InvalidValue, RequestError, TooManyRows
 from kosine.serving.batch import Answer
 from kosine.serving.query import check_k, to_query
-from kosine.serving.request import SearchResult
+from kosine.serving.request import SearchRequest, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kosine.serving.request import SearchRequest
     from kosine.serving.version import Version
 
 __all__ = ("Terms", "search")
@@ -46,7 +45,9 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
 
     Raises RequestError where the whole is refused: for the first refused row, unless `terms` are lenient.
     """
-    if request.many is not False:
+    if request.many is None:
+        request = _cut(request, version)
+    if request.many:
         return await _search_many(version, request, terms)
     row = _to_query(version, request.vectors[0])
     k = version.settings.k if request.k is None else request.k
@@ -56,7 +57,7 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
 
 
 async def _search_many(version: Version, request: SearchRequest, terms: Terms) -> SearchResult:
-    vectors = _split(request.vectors, version)
+    vectors = request.vectors
     _check_count(len(vectors), version)
     k = check_k(version.settings.k if request.k is None else request.k, max_k=version.settings.max_k)
     good, refused = _checked(version, vectors)
@@ -69,28 +70,26 @@ async def _search_many(version: Version, request: SearchRequest, terms: Terms) -
     result = SearchResult(
         version=version.info.version,
         outcomes=[_outcome(outcomes[row]) for row in range(len(vectors))],
-        many=request.many or len(vectors) > 1,
+        many=True,
     )
     if result.errors and not terms.lenient:
         _refuse(result.errors)
     return result
 
 
-def _split(
-    vectors: Sequence[list[float]] | NDArray[np.float32], version: Version
-) -> Sequence[list[float]] | NDArray[np.float32]:
-    """One vector each; a float32 [n * dim] has no other boundaries than the dimension."""
-    dim = version.info.dim
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 1:
-        return vectors
-    if not len(vectors) or len(vectors) % dim:
+def _cut(request: SearchRequest, version: Version) -> SearchRequest:
+    """Numbers end to end have no other boundaries than the dimension."""
+    flat, dim = np.asarray(request.vectors), version.info.dim
+    if len(flat) == dim:
+        return SearchRequest(vectors=(flat,), k=request.k)
+    if not len(flat) or len(flat) % dim:
         raise DimMismatch(
-            f"expected a multiple of {dim} numbers, got {len(vectors)}",
+            f"expected a multiple of {dim} numbers, got {len(flat)}",
             expected=dim,
-            got=len(vectors),
+            got=len(flat),
             version=version.info.version,
         )
-    return vectors.reshape(-1, dim)
+    return SearchRequest(vectors=flat.reshape(-1, dim), many=True, k=request.k)
 
 
 def _check_count(rows: int, version: Version) -> None:
@@ -107,7 +106,7 @@ def _check_count(rows: int, version: Version) -> None:
 
 
 def _checked(
-    version: Version, vectors: Sequence[list[float]] | NDArray[np.float32]
+    version: Version, vectors: Sequence[list[float] | NDArray[np.float32]] | NDArray[np.float32]
 ) -> tuple[dict[int, NDArray[np.float32]], dict[int, RequestError]]:
     """Rows that can be scored and refusals of the others, by position."""
     good: dict[int, NDArray[np.float32]] = {}

@@ -8,12 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
-from kosine.errors import UnsupportedMediaType
+import msgspec
+
+from kosine.errors import NotAcceptable, UnsupportedMediaType
+from kosine.http.bodies.accept import negotiate
+from kosine.http.bodies.binary import decode_npy, decode_raw
+from kosine.http.bodies.npz import encode_npz
 from kosine.http.problems import printable
-from kosine.http.wire import decode_request, encode_result
+from kosine.http.wire import answer_of, decode_request, encode_result
 from kosine.serving.request import SearchRequest, SearchResult
+
+try:
+    from kosine.http.bodies.arrow import encode_arrow
+except ModuleNotFoundError:  # kosine[arrow] is not installed
+    _ARROW: dict[str, Callable[[SearchResult], bytes]] = {}
+else:
+    _ARROW = {"application/vnd.apache.arrow.stream": encode_arrow}
 
 __all__ = ("DECODERS", "ENCODERS", "Door", "decoder_of", "encoder_of")
 
@@ -33,19 +46,42 @@ class Door:
     encoder: Callable[[Mapping[bytes, bytes]], Encode]
 
 
-def _encode_json(result: SearchResult) -> tuple[bytes, bytes]:
-    return _JSON, encode_result(result)
+def _written(content_type: str, write: Callable[[SearchResult], bytes]) -> Encode:
+    media_type = content_type.encode("ascii")
+    return lambda result: (media_type, write(result))
+
+
+def _encode_msgpack(result: SearchResult) -> bytes:
+    return _MSGPACK.encode(answer_of(result))
 
 
 _JSON = b"application/json"
 _JSON_SUFFIX = re.compile(r"[a-z0-9!#$&^_.-]+/[a-z0-9!#$&^_.-]+\+json")
-_ANY = "*/*"
+_MSGPACK = msgspec.msgpack.Encoder()
 
-DECODERS: Mapping[str, Decode] = MappingProxyType({"application/json": decode_request})
+_WRITERS: dict[str, Callable[[SearchResult], bytes]] = {
+    "application/json": encode_result,
+    "application/msgpack": _encode_msgpack,
+    "application/vnd.msgpack": _encode_msgpack,
+    "application/x-npz": encode_npz,
+    **_ARROW,
+}
+
+DECODERS: Mapping[str, Decode] = MappingProxyType(
+    {
+        "application/json": decode_request,
+        "application/octet-stream": decode_raw,
+        "application/x-npy": decode_npy,
+    }
+)
 """By the media type of a body, in lower case; of text in UTF-8."""
 
-ENCODERS: Mapping[str, Encode] = MappingProxyType({"application/json": _encode_json})
+ENCODERS: Mapping[str, Encode] = MappingProxyType(
+    {content_type: _written(content_type, write) for content_type, write in _WRITERS.items()}
+)
 """By the media type that is accepted; the first is what callers get who accept anything."""
+
+_encode_json = ENCODERS["application/json"]
 
 
 def decoder_of(headers: Mapping[bytes, bytes]) -> Decode:
@@ -66,32 +102,21 @@ def decoder_of(headers: Mapping[bytes, bytes]) -> Decode:
 
 
 def encoder_of(headers: Mapping[bytes, bytes]) -> Encode:
-    """What writes the answer for whoever sent these headers: JSON unless they prefer what is in the table."""
+    """What writes the answer for whoever sent these headers. Raises NotAcceptable."""
     accepted = headers.get(b"accept")
     if accepted is None or accepted in {b"*/*", _JSON}:
         return _encode_json
-    ranges = [_weighed(part) for part in accepted.decode("latin-1").lower().split(",")]
-    # Among equal weights the first named wins: sorting is stable.
-    for essence, weight in sorted(ranges, key=lambda each: -each[1]):
-        if weight > 0 and (found := ENCODERS.get(essence)):
-            return found
-        if weight > 0 and essence in {_ANY, "application/*"}:
-            break
-    return _encode_json
+    return _preferred(accepted)
 
 
-def _weighed(part: str) -> tuple[str, float]:
-    """A media range and its weight; one that is no number counts as 0.
-
-    >>> _weighed("application/json; q=0.5"), _weighed(" */*"), _weighed("a/b;q=x")
-    (('application/json', 0.5), ('*/*', 1.0), ('a/b', 0.0))
-    """
-    essence, *parameters = (each.strip() for each in part.split(";"))
-    weights = [value for name, _, value in map(_partition, parameters) if name == "q"]
-    try:
-        return essence, float(weights[0]) if weights else 1.0
-    except ValueError:
-        return essence, 0.0
+@lru_cache(maxsize=64)
+def _preferred(accepted: bytes) -> Encode:
+    """Callers send the same header with every request."""
+    text = accepted.decode("latin-1")
+    found = negotiate(text, tuple(ENCODERS))
+    if found is None:
+        raise NotAcceptable(f"answers are {', '.join(ENCODERS)}; got Accept: {printable(text)}")
+    return ENCODERS[found]
 
 
 def _partition(parameter: str) -> tuple[str, str, str]:
