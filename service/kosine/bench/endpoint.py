@@ -18,6 +18,7 @@ from kosine.bench.counters import read_exposition
 from kosine.errors import StartupError
 
 if TYPE_CHECKING:
+    from kosine.bench.bodies import Question
     from kosine.bench.counters import Scrape
 
 __all__ = ("Endpoint", "Follower", "IndexStatus")
@@ -62,14 +63,14 @@ class Endpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}{self.prefix}"
 
-    def request(self, index: str, body: bytes) -> bytes:
-        """A complete request for the items most similar to what is in `body`."""
+    def request(self, index: str, asked: Question) -> bytes:
+        """A complete request for the items most similar to what is `asked` for."""
         authority = self.url.removeprefix("http://").removesuffix(self.prefix)
         head = (
-            f"POST {self.path(index)} HTTP/1.1\r\nHost: {authority}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"POST {self.path(index)}{asked.parameters} HTTP/1.1\r\nHost: {authority}\r\n"
+            f"Content-Type: {asked.content_type}\r\nContent-Length: {len(asked.body)}\r\n\r\n"
         )
-        return head.encode("ascii") + body
+        return head.encode("ascii") + asked.body
 
     def path(self, index: str) -> str:
         """Where queries go."""

@@ -13,6 +13,7 @@ from kosine.settings import INDEX_NAME_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kosine.bench.bodies import BodyFormat
     from kosine.bench.report import Mode
 
 __all__ = ("DEFAULT_INDEX", "BenchPlan", "GeneratorChoice", "IndexPlan", "Load", "plan_indexes", "plan_loads")
@@ -68,16 +69,24 @@ class BenchPlan:
     seed: int = 0
     reload_every: float | None = None
     allow_rewrite: bool = False
+    body: BodyFormat = "json"
     generator: GeneratorChoice = "auto"
     keeps_samples: bool = False
     """Single requests are wanted afterwards, for a plot."""
     edits: tuple[str, ...] = ()
     pid: int | None = None
 
+    @property
+    def is_text(self) -> bool:
+        """Whether queries are JSON, base64 within it included."""
+        return self.body in {"json", "base64"}
+
     def __post_init__(self) -> None:
         """Raises StartupError where the parts do not go together."""
         self._check_service()
         self._check_reloads()
+        if self.generator == "wrk" and not self.is_text:
+            raise StartupError(f"wrk sends text only: use --generator own with --body {self.body}")
         if self.generator == "wrk" and (self.reload_every or self.keeps_samples):
             raise StartupError(
                 "wrk keeps no single requests, which --reload-every and --plot need: use --generator own"

@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kosine.bench.bodies import BodyFormat  # noqa: TC001
 from kosine.bench.counters import ServerCounters  # noqa: TC001
 from kosine.bench.machine import Machine  # noqa: TC001
 from kosine.bench.percentiles import Percentiles  # noqa: TC001
@@ -97,6 +98,8 @@ class BenchReport(Struct, frozen=True, kw_only=True):
     """`--set` edits of the service that was started."""
     indexes: list[IndexReport]
     k: int
+    body: BodyFormat = "json"
+    """How queries were written."""
     queries: int
     seed: int
     points: list[PointReport]

@@ -51,6 +51,7 @@ def _report(
         settings=list(plan.edits),
         indexes=[_index(index) for index in session.indexes],
         k=plan.k,
+        body=plan.body,
         queries=plan.queries,
         seed=plan.seed,
         points=points,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
 import numpy as np
 
 from kosine.bench.arrivals import request_order
+from kosine.bench.bodies import question
 from kosine.bench.endpoint import Endpoint
 from kosine.bench.files import alternating, make_file, make_queries, read_file
 from kosine.bench.load_job import Target
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kosine.bench.bodies import Question
     from kosine.bench.endpoint import IndexStatus
     from kosine.bench.files import Alternating
     from kosine.bench.load_job import Progress
@@ -97,8 +98,8 @@ def open_session(plan: BenchPlan, narrator: Narrator) -> Iterator[Session]:
         indexes = tuple(_facts(plan, number, files, endpoint) for number in range(len(plan.indexes)))
         rng = np.random.default_rng(plan.seed)
         order = request_order([index.weight for index in plan.indexes], plan.queries, rng)
-        bodies = [(index.plan.name, body) for index in indexes for body in _bodies(plan, index.dim)]
-        requests = [endpoint.request(name, body) for name, body in bodies]
+        asked = [(index.plan.name, each) for index in indexes for each in _questions(plan, index.dim)]
+        requests = [endpoint.request(name, each) for name, each in asked]
         target = Target(host=endpoint.host, port=endpoint.port, requests=requests)
         yield Session(
             plan=plan,
@@ -107,7 +108,7 @@ def open_session(plan: BenchPlan, narrator: Narrator) -> Iterator[Session]:
             indexes=indexes,
             order=order,
             process=stack.enter_context(LoadProcess(target)),
-            wrk=_wrk(plan, folder, endpoint, bodies, order),
+            wrk=_wrk(plan, folder, endpoint, asked, order),
             files=_alternating(plan, files, folder, stack),
             narrator=narrator,
         )
@@ -184,24 +185,24 @@ def _dim(
     return found[1]
 
 
-def _bodies(plan: BenchPlan, dim: int) -> list[bytes]:
+def _questions(plan: BenchPlan, dim: int) -> list[Question]:
     queries = make_queries(plan.queries, dim, seed=plan.seed)
-    return [msgspec.json.encode({"embedding": query, "k": plan.k}) for query in queries.tolist()]
+    return [question(query, k=plan.k, body=plan.body) for query in queries]
 
 
 def _wrk(
     plan: BenchPlan,
     folder: Path,
     endpoint: Endpoint,
-    bodies: list[tuple[str, bytes]],
+    asked: list[tuple[str, Question]],
     order: NDArray[np.uint32],
 ) -> Wrk | None:
-    if plan.generator == "own" or plan.reload_every is not None or plan.keeps_samples:
+    if plan.generator == "own" or plan.reload_every is not None or plan.keeps_samples or not plan.is_text:
         return None
     path = Wrk.find()
     if path is None:
         return None
-    requests = [(endpoint.path(name), body) for name, body in bodies]
+    requests = [(endpoint.path(name), each.body) for name, each in asked]
     return Wrk(path, folder, requests=requests, order=order.tolist())
 
 

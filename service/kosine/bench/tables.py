@@ -50,7 +50,7 @@ def _head(report: BenchReport) -> Iterator[Text]:
         rows = "?" if index.rows is None else f"{index.rows}"
         share = f", weight {index.weight:g}" if len(report.indexes) > 1 else ""
         yield Text(
-            f"{index.name}: {rows} x {index.dim}, {index.metric}, k={report.k}, "
+            f"{index.name}: {rows} x {index.dim}, {index.metric}, k={report.k}, {report.body} bodies, "
             f"{report.queries} queries{share}",
             style="dim",
         )

@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from kosine.bench.bodies import BodyFormat
 from kosine.bench.plan import BenchPlan, GeneratorChoice, plan_indexes, plan_loads
 from kosine.bench.plot import check_plot, draw
 from kosine.bench.run import run_bench
@@ -114,6 +115,13 @@ Examples:
     help="A request that takes longer has failed.",
 )
 @click.option(
+    "--body",
+    type=click.Choice(get_args(BodyFormat)),
+    default="json",
+    show_default=True,
+    help="How each query is written: JSON, base64 in JSON, raw float32, or an .npy.",
+)
+@click.option(
     "--queries",
     type=click.IntRange(1, 100_000),
     default=2000,
@@ -178,6 +186,7 @@ def _plan(options: dict[str, Any], *, keeps_samples: bool) -> BenchPlan:
         rows=options["rows"],
         dim=options["dim"],
         k=options["k"],
+        body=options["body"],
         queries=options["queries"],
         seconds=options["duration"] or (8 * every if every else 3.0),
         warm_up=options["warm_up"],
