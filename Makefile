@@ -84,9 +84,9 @@ golden: $(READY)  ## Write tests/golden/, what the operator makes of docs/exampl
 	@$(BIN)/python -m tests.kit.golden_manifests
 
 lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade for newer versions
-	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
-	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs $(SHIPPED) $(LOCK_ARGS) -o requirements/service-cpu.txt
-	uv pip compile pyproject.toml --extra gpu --extra s3 --extra gcs $(SHIPPED) $(LOCK_ARGS) -o requirements/service-gpu.txt
+	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra arrow --extra bench --extra operator --group dev $(LOCKED) $(LOCK_ARGS) -o requirements/dev.txt
+	uv pip compile pyproject.toml --extra cpu --extra s3 --extra gcs --extra arrow $(SHIPPED) $(LOCK_ARGS) -o requirements/service-cpu.txt
+	uv pip compile pyproject.toml --extra gpu --extra s3 --extra gcs --extra arrow $(SHIPPED) $(LOCK_ARGS) -o requirements/service-gpu.txt
 	uv pip compile pyproject.toml --extra operator $(SHIPPED) $(LOCK_ARGS) -o requirements/operator.txt
 	uv pip compile --group build $(SHIPPED) $(LOCK_ARGS) -o requirements/build.txt
 	uv pip compile pyproject.toml --extra cpu --group peers --group build $(LOCKED) $(LOCK_ARGS) -o requirements/bench-peers.txt

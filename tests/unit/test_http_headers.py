@@ -37,7 +37,6 @@ def test_json_in_utf_8_is_accepted(sent: bytes) -> None:
         b"text/json",
         b"application/x-www-form-urlencoded",
         b"multipart/form-data; boundary=x",
-        b"application/octet-stream",
         b"application/json; charset=utf-16",
         b"application/json; charset=latin-1",
         b"application/jsonp",
@@ -151,7 +150,6 @@ def test_leniency_is_asked_for_by_name(sent: bytes | None, lenient: bool) -> Non
     [
         (None, "json"),
         (b"*/*", "json"),
-        (b"text/html", "json"),
         (b"application/x-other", "other"),
         (b"Application/X-Other; v=1", "other"),
         (b"application/json, application/x-other", "json"),
