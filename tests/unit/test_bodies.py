@@ -1,4 +1,4 @@
-"""How content is received: threads that are used again, and reads that can be called off."""
+"""How content is received: into the memory it is for, by reads that can be called off."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 import urllib3
 
-from kosine.loading.storage.bodies import Body, TransferThreads
+from kosine.loading.storage.bodies import Body
+from kosine.loading.storage.transfer_threads import TransferThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 def threads() -> Iterator[TransferThreads]:
     made = TransferThreads()
     yield made
-    made.close()
+    asyncio.run(made.close(within=10))
 
 
 @contextlib.contextmanager
@@ -90,44 +92,27 @@ async def test_a_read_that_is_called_off_frees_thread_and_connection(threads: Tr
         assert await threads.run(lambda: closed.wait(10))
 
 
+async def test_a_read_that_was_done_when_it_was_called_off_keeps_no_connection(
+    threads: TransferThreads,
+) -> None:
+    """More was to come, and nobody is there any more to close the body."""
+    dropped: list[bytes] = []
+    with answered(threads, b"01", length=10, then=lambda one: dropped.append(one.recv(1))) as body:
+        buffer = bytearray(2)
+        reading = asyncio.create_task(body.read_into(memoryview(buffer)))
+        await asyncio.sleep(0)
+        deadline = time.monotonic() + 10
+        while buffer != b"01" and time.monotonic() < deadline:
+            pass  # the loop does not get to know
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    assert [b""] == dropped
+
+
 async def test_a_body_that_nobody_reads_is_dropped(threads: TransferThreads) -> None:
     """An answer that is refused by its head keeps no connection."""
     dropped: list[bytes] = []
     with answered(threads, b"01", length=10, then=lambda one: dropped.append(one.recv(1))) as body:
         body.close()
     assert [b""] == dropped
-
-
-async def test_one_call_after_the_other_takes_one_thread(threads: TransferThreads) -> None:
-    """Calls that overlap have a thread each, which is kept for the next."""
-    names = [await threads.run(threading.get_ident) for _ in range(5)]
-    assert 1 == len(set(names))
-    both = threading.Barrier(2)
-    assert 2 == len(
-        {await task for task in [asyncio.ensure_future(threads.run(both.wait)) for _ in range(2)]}
-    )
-
-
-async def test_a_failure_is_raised_where_it_is_waited_for(threads: TransferThreads) -> None:
-    """And the thread goes on."""
-    with pytest.raises(ZeroDivisionError):
-        await threads.run(lambda: 1 // 0)
-    assert 1 == await threads.run(lambda: 1)
-
-
-async def test_what_comes_too_late_is_disposed_of(threads: TransferThreads) -> None:
-    """A connection that is made after nobody wants it is not leaked."""
-    go, late = threading.Event(), asyncio.Queue[str]()
-
-    def call() -> str:
-        go.wait(10)
-        return "answer"
-
-    waiting = asyncio.create_task(threads.run(call, late=late.put_nowait))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    go.set()
-    async with asyncio.timeout(10):
-        assert "answer" == await late.get()

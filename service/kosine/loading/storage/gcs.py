@@ -10,31 +10,27 @@ import asyncio
 import contextlib
 import json
 import os
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.storage.clients import Clients
-from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status
+from kosine.loading.storage.errors import Kind, StoreError, from_network
+from kosine.loading.storage.gcs_transport import GcsTransport
 from kosine.loading.storage.objects import ObjectFacts, check_range
-from kosine.retries import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from kosine.loading.storage.credentials import CredentialsFile
+    from kosine.loading.storage.gcs_transport import Answer
     from kosine.loading.storage.objects import ObjectName
     from kosine.settings import GcsSettings
 
 __all__ = ("GcsStore", "object_path", "require_gcsfs")
 
 _ENDPOINT = "https://storage.googleapis.com"
-_CONNECT_TIMEOUT = 5.0
-_CONNECTIONS = 64
-_FACTS_LIMIT = 64 * 2**10
 _DONE = frozenset({200, 204, 206})
-_SENT_BYTES = 256 * 2**10
 
 
 def require_gcsfs() -> None:
@@ -68,8 +64,8 @@ class GcsStore:
 
     async def head(self, name: ObjectName) -> ObjectFacts:
         """See `ObjectStore.head`; the JSON API answers with the facts as a body of 50 bytes."""
-        async with self.requested("GET", f"storage/{object_path(name)}?fields=generation,size") as response:
-            return _facts(await response.content.read(_FACTS_LIMIT))
+        async with self.requested("GET", f"storage/{object_path(name)}?fields=generation,size") as answer:
+            return _facts(answer.content)
 
     @contextlib.asynccontextmanager
     async def get_range(
@@ -77,20 +73,13 @@ class GcsStore:
     ) -> AsyncIterator[Callable[[memoryview], Awaitable[int]]]:
         """See `ObjectStore.get_range`."""
         target = f"download/storage/{object_path(name)}?alt=media&ifGenerationMatch={facts.version}"
-        async with self.requested("GET", target, {"Range": f"bytes={start}-{stop - 1}"}) as response:
-            headers = response.headers
-            check_range(
-                response.status, headers.get("Content-Range"), start=start, stop=stop, size=facts.size
-            )
+        span = {"Range": f"bytes={start}-{stop - 1}"}
+        async with self.requested("GET", target, span, stream=True) as answer:
+            headers = answer.headers
+            check_range(answer.status, headers.get("Content-Range"), start=start, stop=stop, size=facts.size)
             if headers.get("x-goog-generation", facts.version) != facts.version:
                 raise StoreError(Kind.CHANGED, "it was replaced")
-
-            async def read_into(buffer: memoryview) -> int:
-                piece = await response.content.read(len(buffer))
-                buffer[: len(piece)] = piece
-                return len(piece)
-
-            yield read_into
+            yield answer.body.read_into
 
     async def close(self) -> None:
         """See `ObjectStore.close`."""
@@ -105,55 +94,33 @@ class GcsStore:
         *,
         body: memoryview | None = None,
         answers: frozenset[int] = _DONE,
-    ) -> AsyncIterator[Any]:
+        stream: bool = False,
+    ) -> AsyncIterator[Answer]:
         """The answer to one request for `target`; StoreError where its status is none of `answers`."""
-        from yarl import URL  # noqa: PLC0415  comes with aiohttp
-
-        url = URL(f"{self._endpoint}/{target}", encoded=True)
-        signed = dict(headers or {})
-        content = None
-        if body is not None:
-            signed["Content-Length"], content = str(len(body)), _once(body)
-        async with self._clients.use() as (session, credentials):
+        async with self._clients.use() as transport:
             with _classified():
-                # Fetching a new token blocks.
-                await asyncio.to_thread(credentials.apply, signed)
-                async with session.request(
-                    method, url, headers=signed, data=content, allow_redirects=False
-                ) as response:
-                    if response.status not in answers:
-                        after = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
-                        raise from_status(response.status, after=after)
-                    yield response
+                async with transport.requested(
+                    method,
+                    f"{self._endpoint}/{target}",
+                    headers or {},
+                    content=body,
+                    answers=answers,
+                    stream=stream,
+                ) as answer:
+                    yield answer
 
-    async def _connect(self) -> tuple[tuple[Any, Any], Callable[[], Awaitable[None]]]:
-        import aiohttp  # noqa: PLC0415  an extra
-
+    async def _connect(self) -> tuple[GcsTransport, Callable[[], Awaitable[None]]]:
         with _classified():
             credentials = await asyncio.to_thread(
                 _credentials, self.access, anon=self._settings.anon, file=self._credentials
             )
-        session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=self._idle_timeout
-            ),
-            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=True,
-        )
-        return (session, credentials), session.close
+        transport = GcsTransport(credentials, idle_timeout=self._idle_timeout)
+        return transport, transport.close
 
 
 def object_path(name: ObjectName) -> str:
     """Where the JSON API has the object."""
     return f"v1/b/{quote(name.bucket, safe='')}/o/{quote(name.key, safe='')}"
-
-
-async def _once(content: memoryview) -> AsyncIterator[memoryview]:
-    """A body that aiohttp cannot send again by itself: what of it arrived has to be asked first."""
-    for start in range(0, len(content), _SENT_BYTES):
-        yield content[start : start + _SENT_BYTES]
 
 
 def _credentials(access: str, *, anon: bool, file: CredentialsFile | None) -> Any:
@@ -177,14 +144,14 @@ def _facts(body: bytes) -> ObjectFacts:
 
 @contextlib.contextmanager
 def _classified() -> Iterator[None]:
-    """Turn what aiohttp, google-auth and gcsfs raise into a StoreError."""
-    from aiohttp import ClientError  # noqa: PLC0415  an extra
-    from gcsfs.retry import HttpError, NonRetryableError  # noqa: PLC0415
+    """Turn what requests, google-auth and gcsfs raise into a StoreError."""
+    from gcsfs.retry import HttpError, NonRetryableError  # noqa: PLC0415  an extra
     from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     try:
         yield
-    except (ClientError, TransportError, OSError) as error:
+    except (TransportError, HTTPError, OSError) as error:  # of requests all are OSErrors
         raise from_network(error) from None
     except (GoogleAuthError, HttpError, NonRetryableError) as error:
         raise StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})") from None

@@ -75,7 +75,7 @@ class GcsWritableStore(GcsStore):
         while token is not None:
             target = f"storage/v1/b/{quote(bucket, safe='')}/o?{query}&pageToken={quote(token, safe='')}"
             async with self.requested("GET", target) as response:
-                page = json.loads(await response.read())
+                page = json.loads(response.content)
             found += [_listed(bucket, item) for item in page.get("items", ())]
             token = page.get("nextPageToken")
         return found

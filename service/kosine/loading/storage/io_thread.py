@@ -51,7 +51,7 @@ class IoThread:
         """Wait for `work`."""
         return self.start(work).result()
 
-    def close(self, last: Coroutine[Any, Any, None], *, within: float = 5.0) -> None:
+    def close(self, last: Coroutine[Any, Any, None], *, within: float = 8.0) -> None:
         """Cancel what runs, run `last`, and end the thread; after `within` seconds leave it behind."""
         with self._lock:
             self._closed, loop, thread = True, self._loop, self._thread

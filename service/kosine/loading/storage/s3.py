@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kosine.errors import LoadCode, LoadError, Stage
-from kosine.loading.storage.bodies import Body, TransferThreads
 from kosine.loading.storage.clients import Clients
 from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status
 from kosine.loading.storage.objects import ObjectFacts, check_range
+from kosine.loading.storage.s3_transport import SignedGets, ThreadedSession
 from kosine.retries import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-    from typing import Self
 
     from kosine.loading.storage.credentials import CredentialsFile
     from kosine.loading.storage.objects import ObjectName
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ("S3Store", "require_s3fs")
 
 _BAD_REQUEST = 400
+_FAILURES = 300
 _CONNECT_TIMEOUT = 5.0
 _CONNECTIONS = 64
 
@@ -45,6 +46,12 @@ def require_s3fs() -> None:
             "s3:// sources need s3fs, which is not installed; run: pip install 'kosine[s3]'",
             stage=Stage.FINGERPRINT,
         ) from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Connected:
+    client: Any
+    signed: SignedGets
 
 
 class S3Store:
@@ -69,10 +76,10 @@ class S3Store:
         return await self._head(name)
 
     async def _head(self, name: ObjectName) -> ObjectFacts:
-        async with self._clients.use() as client:
+        async with self._clients.use() as connected:
             try:
                 with _classified():
-                    return _facts(await client.head_object(Bucket=name.bucket, Key=name.key))
+                    return _facts(await connected.client.head_object(Bucket=name.bucket, Key=name.key))
             except StoreError as error:
                 if error.status != _BAD_REQUEST:
                     raise
@@ -84,30 +91,34 @@ class S3Store:
         self, name: ObjectName, facts: ObjectFacts, *, start: int, stop: int
     ) -> AsyncIterator[Callable[[memoryview], Awaitable[int]]]:
         """See `ObjectStore.get_range`."""
-        pin = {"IfMatch": facts.etag} | ({"VersionId": facts.version} if facts.version else {})
-        span = f"bytes={start}-{stop - 1}"
-        async with self._clients.use() as client:
+        pin = {"IfMatch": facts.etag or ""} | ({"VersionId": facts.version} if facts.version else {})
+        async with self._clients.use() as connected:
             with _classified():
-                found = await client.get_object(Bucket=name.bucket, Key=name.key, Range=span, **pin)
-                with contextlib.closing(found["Body"].raw_stream) as body:
-                    status = found["ResponseMetadata"]["HTTPStatusCode"]
-                    check_range(status, found.get("ContentRange"), start=start, stop=stop, size=facts.size)
-                    if found.get("ETag") != facts.etag:  # a store that ignores If-Match
+                signed = await connected.signed.of(Bucket=name.bucket, Key=name.key, **pin)
+                answer = await signed.range(start, stop)
+                with contextlib.closing(answer.body) as body:
+                    headers = answer.headers
+                    if answer.status >= _FAILURES:
+                        raise _from_answer(answer.status, answer.error, headers.get("Retry-After"))
+                    check_range(
+                        answer.status, headers.get("Content-Range"), start=start, stop=stop, size=facts.size
+                    )
+                    if headers.get("ETag") != facts.etag:  # a store that ignores If-Match
                         raise StoreError(Kind.CHANGED, "it was replaced")
                     yield body.read_into
 
     async def request(self, operation: str, **options: Any) -> dict[str, Any]:
         """What the client's `operation` answers."""
-        async with self._clients.use() as client:
+        async with self._clients.use() as connected:
             with _classified():
-                answer: dict[str, Any] = await getattr(client, operation)(**options)
+                answer: dict[str, Any] = await getattr(connected.client, operation)(**options)
             return answer
 
     async def close(self) -> None:
         """See `ObjectStore.close`."""
         await self._clients.close()
 
-    async def _connect(self) -> tuple[Any, Callable[[], Awaitable[None]]]:
+    async def _connect(self) -> tuple[_Connected, Callable[[], Awaitable[None]]]:
         # Loading the service's description takes 0.1 s of a processor: not on the loop of the transfers.
         system = await asyncio.to_thread(_file_system, self._settings, self._idle_timeout, self._credentials)
         with _classified():
@@ -117,48 +128,12 @@ class S3Store:
         async def close() -> None:
             await client.close()
 
-        return client, close
+        return _Connected(client, SignedGets(client)), close
 
 
 def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
     """Keep botocore from looking for the bucket's region, which it does for ever if all it gets is 301."""
     context.get("s3_redirect", {})["redirected"] = True
-
-
-class _ThreadedSession:
-    """What aiobotocore sends requests by: botocore's own transport in threads, which follows no redirect."""
-
-    def __init__(self, *, connector_args: object, **options: Any) -> None:
-        from botocore.httpsession import URLLib3Session  # noqa: PLC0415  an extra
-
-        del connector_args  # of aiohttp
-        self._session = URLLib3Session(**options)
-        self._threads = TransferThreads()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        self._session.close()
-        self._threads.close()
-
-    async def send(self, request: Any) -> Any:
-        from aiobotocore.awsrequest import AioAWSResponse  # noqa: PLC0415  an extra
-
-        def exchange() -> Any:
-            answer = self._session.send(request)
-            streamed = request.stream_output and answer.status_code < 300  # noqa: PLR2004  not a failure
-            return AioAWSResponse(
-                answer.url,
-                answer.status_code,
-                answer.headers,
-                Body(answer.raw, self._threads, b"" if streamed else answer.content),
-            )
-
-        return await self._threads.run(exchange, late=lambda answer: answer.raw.close())
 
 
 def _file_system(
@@ -180,7 +155,7 @@ def _file_system(
             "read_timeout": idle_timeout,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "max_pool_connections": _CONNECTIONS,
-            "http_session_cls": _ThreadedSession,
+            "http_session_cls": ThreadedSession,
             "ignore_configured_endpoint_urls": True,
             "response_checksum_validation": "when_required",
         },
@@ -209,7 +184,7 @@ def _classified() -> Iterator[None]:
     try:
         yield
     except boto.ClientError as error:
-        raise _from_answer(error.response) from None
+        raise _from_client(error.response) from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
         raise StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})") from None
     except (boto.HTTPClientError, HTTPError, OSError) as error:
@@ -218,9 +193,14 @@ def _classified() -> Iterator[None]:
         raise StoreError(Kind.REFUSED, f"the client refused the request ({type(error).__name__})") from None
 
 
-def _from_answer(response: Mapping[str, Any]) -> StoreError:
+def _from_client(response: Mapping[str, Any]) -> StoreError:
     about = response.get("ResponseMetadata", {})
     code = str(response.get("Error", {}).get("Code", ""))
-    status = int(about.get("HTTPStatusCode", 0)) or 500
-    after = retry_after(about.get("HTTPHeaders", {}).get("retry-after"), now=datetime.now(UTC))
+    return _from_answer(
+        int(about.get("HTTPStatusCode", 0)) or 500, code, about.get("HTTPHeaders", {}).get("retry-after")
+    )
+
+
+def _from_answer(status: int, code: str, wait: str | None) -> StoreError:
+    after = retry_after(wait, now=datetime.now(UTC))
     return from_status(status, reason=code if code.isalnum() else "", after=after)

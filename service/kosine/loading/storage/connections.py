@@ -1,0 +1,61 @@
+"""Every connection of a client, so that a client that is closed leaves none behind.
+
+A pool closes what lies in it; a connection on which a thread waits for its store is not there. These are
+shut down, which wakes their threads at once, however long the store would have kept them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from urllib3 import HTTPConnectionPool
+
+__all__ = ("Connections",)
+
+
+class Connections:
+    """Knows the sockets that pools of its making have opened. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: WeakSet[socket.socket] = WeakSet()
+        self._closed = False
+
+    def pool_classes(self, *kinds: type[HTTPConnectionPool]) -> dict[str, type[HTTPConnectionPool]]:
+        """By scheme, pools like `kinds` whose connections are known here."""
+        return {str(kind.scheme): _noticed(kind, self) for kind in kinds}
+
+    def opened(self, sock: socket.socket) -> None:
+        """Take notice of `sock`; ConnectionAbortedError where the client is closed by now."""
+        with self._lock:
+            if not self._closed:
+                self._open.add(sock)
+                return
+        sock.close()
+        raise ConnectionAbortedError(errno.ECONNABORTED, "the client was closed")
+
+    def shut_down(self) -> None:
+        """End all of them, and those that are still to come; whoever uses them closes them."""
+        with self._lock:
+            self._closed = True
+            for sock in self._open:
+                with contextlib.suppress(OSError):  # it has ended by itself
+                    sock.shutdown(socket.SHUT_RDWR)
+
+
+def _noticed(kind: type[HTTPConnectionPool], connections: Connections) -> type[HTTPConnectionPool]:
+    class Connection(kind.ConnectionCls):  # type: ignore[misc,name-defined]
+        def connect(self) -> None:
+            super().connect()
+            connections.opened(self.sock)
+
+    class Pool(kind):  # type: ignore[misc,valid-type]
+        ConnectionCls: Any = Connection
+
+    return Pool
