@@ -35,7 +35,7 @@ __all__ = ("LOAD_BUFFER_BYTES", "MatrixArtifact", "not_finite_rows", "read_matri
 LOAD_BUFFER_BYTES = 6 * CHUNK_BYTES
 """Upper bound of what `read_matrix` allocates beside the matrix."""
 
-_TILE_ELEMENTS = 2**16
+_TILE_ELEMENTS = 2**17
 _BLOCK_ELEMENTS = 2**17
 _LINE_ELEMENTS = 2**20
 _SAMPLE_VECTORS = 4096

@@ -1,6 +1,6 @@
 """The body of an .npy in bounded pieces of native float32, whatever its dtype and byte order.
 
-One pass in file order, through one buffer that is used again and again: the memory it takes does not grow
+One pass in file order, through two buffers that are used again and again: the memory it takes does not grow
 with the file.
 """
 
@@ -16,6 +16,7 @@ from kosine.errors import LoadCode, LoadError, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -93,25 +94,62 @@ def read_chunks(
 ) -> Iterator[memoryview]:
     """The file from `offset` on in chunks of `sizes` bytes, each good until the next; see `read_pieces`.
 
-    Hashing takes as long as decoding, and neither needs the interpreter: the sink runs beside whoever takes
-    the chunk, so nobody may write to it.
+    Reading and hashing take as long as decoding, and none of them needs the interpreter: one chunk is read,
+    then the one before it hashed, beside whoever decodes that, so nobody may write to it.
     """
     header = memoryview(bytearray(offset))
     reader.read_into(0, header)
     sink(header)
-    buffer = memoryview(bytearray(0))
+    memory = (_Memory(), _Memory())
+    spans = enumerate(_spans(offset, sizes))
     with ThreadPoolExecutor(1, thread_name_prefix="kosine-sink") as beside:
-        for size in sizes:
+        ahead = _begun(beside, reader, spans, memory)
+        sunk: Future[object] | None = None
+        while ahead is not None:
             check_cancelled(cancelled)
-            if len(buffer) < size:
-                buffer = memoryview(bytearray(size))
-            chunk = buffer[:size]
-            reader.read_into(offset, chunk)
+            # Into the memory of the chunk before this one, which is hashed by then: there is one thread.
+            current, ahead = ahead, _begun(beside, reader, spans, memory)
+            chunk, stop = current.result()
+            if sunk is not None:
+                sunk.result()
             sunk = beside.submit(sink, chunk)
-            offset += size
-            progress(offset)
+            progress(stop)
             yield chunk
+        if sunk is not None:
             sunk.result()
+
+
+def _spans(offset: int, sizes: Iterator[int]) -> Iterator[tuple[int, int]]:
+    for size in sizes:
+        yield offset, size
+        offset += size
+
+
+class _Memory:
+    """One buffer, made when it is first filled."""
+
+    def __init__(self) -> None:
+        self._bytes = memoryview(b"")
+
+    def filled(self, reader: Reader, offset: int, size: int) -> tuple[memoryview, int]:
+        """The chunk, and where it ends."""
+        if len(self._bytes) < size:
+            self._bytes = memoryview(bytearray(size))
+        chunk = self._bytes[:size]
+        reader.read_into(offset, chunk)
+        return chunk, offset + size
+
+
+def _begun(
+    beside: ThreadPoolExecutor,
+    reader: Reader,
+    spans: Iterator[tuple[int, tuple[int, int]]],
+    memory: tuple[_Memory, ...],
+) -> Future[tuple[memoryview, int]] | None:
+    """The next chunk, on its way; None after the last."""
+    for number, (offset, size) in spans:
+        return beside.submit(memory[number % len(memory)].filled, reader, offset, size)
+    return None
 
 
 def check_cancelled(cancelled: Callable[[], bool]) -> None:
