@@ -7,9 +7,14 @@ The rule behind the table: only a plain 404 says that an object is gone. Anythin
 from __future__ import annotations
 
 import errno
+import ssl
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kosine.errors import LoadCode, LoadError, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ("Kind", "StoreError", "from_network", "from_status", "to_load_error")
 
@@ -71,13 +76,37 @@ def from_status(status: int, *, reason: str = "", after: float | None = None) ->
 
 
 def from_network(error: BaseException) -> StoreError:
-    """No answer at all. Names the failure only: a library's own text may show addresses or headers."""
-    cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
-        cause = cause.__cause__ or cause.__context__
-    number = cause.errno if isinstance(cause, OSError) and cause.errno else 0
+    """No answer at all. Names the failure only: a library's own text may show addresses or headers.
+
+    A certificate that is not trusted now is not trusted in a second either: REFUSED.
+    """
+    untrusted = next((why for one in _causes(error) if (why := _distrust(one))), "")
+    if untrusted:
+        return StoreError(
+            Kind.REFUSED,
+            f"the store's certificate is not trusted: {untrusted}; renew it, or name the file of its "
+            "authority in REQUESTS_CA_BUNDLE",
+        )
+    numbers = (one.errno for one in _causes(error) if isinstance(one, OSError) and one.errno)
+    number = next(numbers, 0)
     name = errno.errorcode.get(number, type(error).__name__)
     return StoreError(Kind.TRANSIENT, f"the store did not answer ({name})")
+
+
+def _distrust(error: BaseException) -> str:
+    """What is wrong with a certificate; nothing where the error is about something else."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message.rstrip(".")
+    # What urllib3 raises where it compares names itself, as it does for botocore.
+    return "certificate is not valid for this host" if type(error).__name__ == "CertificateError" else ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and what it was made of, outermost first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def to_load_error(error: StoreError, *, uri: str, stage: Stage) -> LoadError:

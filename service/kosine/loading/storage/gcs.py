@@ -22,6 +22,8 @@ from kosine.loading.storage.objects import ObjectFacts, check_range
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from google.auth.exceptions import GoogleAuthError
+
     from kosine.loading.storage.credentials import CredentialsFile
     from kosine.loading.storage.gcs_transport import Answer
     from kosine.loading.storage.objects import ObjectName
@@ -124,13 +126,15 @@ def object_path(name: ObjectName) -> str:
 
 
 def _credentials(access: str, *, anon: bool, file: CredentialsFile | None) -> Any:
+    """Those of google-auth; None where requests carry none."""
     from gcsfs.credentials import GoogleCredentials  # noqa: PLC0415  an extra
 
     # Named, so that gcsfs does not go on to other ways, one of which opens a browser.
     token = "anon" if anon else "google_default"
-    return GoogleCredentials(
+    found = GoogleCredentials(
         project="", access=access, token=token if file is None else file.google_account(access)
     )
+    return found.credentials
 
 
 def _facts(body: bytes) -> ObjectFacts:
@@ -145,15 +149,27 @@ def _facts(body: bytes) -> ObjectFacts:
 @contextlib.contextmanager
 def _classified() -> Iterator[None]:
     """Turn what requests, google-auth and gcsfs raise into a StoreError."""
-    from gcsfs.retry import HttpError, NonRetryableError  # noqa: PLC0415  an extra
-    from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415
+    from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415  an extra
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     try:
         yield
     except (TransportError, HTTPError, OSError) as error:  # of requests all are OSErrors
         raise from_network(error) from None
-    except (GoogleAuthError, HttpError, NonRetryableError) as error:
-        raise StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})") from None
+    except GoogleAuthError as error:
+        raise _without_token(error) from None
     except ValueError as error:
         raise StoreError(Kind.REFUSED, f"the client refused the request ({type(error).__name__})") from None
+
+
+def _without_token(error: GoogleAuthError) -> StoreError:
+    """Why there are no credentials, or no token for them; of what Google says only its error code."""
+    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415  an extra
+
+    if error.retryable:
+        return StoreError(Kind.TRANSIENT, "no token could be had for the credentials now")
+    if isinstance(error, DefaultCredentialsError):
+        return StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})")
+    said = next((one.get("error") for one in error.args if isinstance(one, dict)), None)
+    reason = said if isinstance(said, str) and said.isidentifier() else type(error).__name__
+    return StoreError(Kind.FORBIDDEN, f"no token is given for the credentials ({reason})")

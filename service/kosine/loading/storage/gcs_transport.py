@@ -7,8 +7,10 @@ followed, no cookie kept, and no `.netrc` looked at.
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ("Answer", "GcsTransport")
 
 _CONNECT_TIMEOUT = 5.0
+_TOKEN_TIMEOUT = 10.0
 _CLOSED_WITHIN = 6.0
 """Longer than making a connection may take."""
 _CONNECTIONS = 64
@@ -46,8 +49,9 @@ class Answer:
 class GcsTransport:
     """Connections to one endpoint, and whose requests go through them. Used on one loop."""
 
-    def __init__(self, credentials: Any, *, idle_timeout: float) -> None:
+    def __init__(self, credentials: Any | None, *, idle_timeout: float) -> None:
         self._credentials = credentials
+        self._refreshing = threading.Lock()
         self._timeout = (_CONNECT_TIMEOUT, idle_timeout)
         self._connections = Connections()
         self._threads = TransferThreads()
@@ -75,7 +79,7 @@ class GcsTransport:
         def exchange() -> Answer:
             # Content comes as it is stored; "identity" would have a compressed object unpacked on the way.
             signed = {"Accept-Encoding": "gzip" if stream else "identity", **headers}
-            self._credentials.apply(signed)  # blocks where it has to fetch a token
+            self._authorize(method, url, signed)
             answer = self._session.request(
                 method,
                 url,
@@ -94,6 +98,16 @@ class GcsTransport:
         answer = await self._threads.run(exchange, late=lambda late: late.body.close())
         with contextlib.closing(answer.body):
             yield answer
+
+    def _authorize(self, method: str, url: str, headers: dict[str, str]) -> None:
+        """Add a token to `headers`, fetched where there is none that still holds, over our connections."""
+        from google.auth.transport.requests import Request  # noqa: PLC0415  an extra
+
+        if self._credentials is None:
+            return
+        fetch = partial(Request(self._session), timeout=_TOKEN_TIMEOUT)
+        with self._refreshing:
+            self._credentials.before_request(fetch, method, url, headers)
 
     def _taken(self, answer: requests.Response, *, stream: bool, answers: frozenset[int]) -> Answer:
         if answer.status_code not in answers:
