@@ -31,6 +31,8 @@ __all__ = ("Watch",)
 
 _LONG_ENOUGH = 60.0
 """A watch that lasted so many seconds was well; what ends it is a first failure again."""
+_LONGEST_SILENCE = 70.0
+"""The API server says something every 60 s at the latest; a connection that does not is dead."""
 
 
 class _ForEver:
@@ -52,7 +54,9 @@ class Watch:
         selectors: Mapping[Kind, str | None],
         namespaces: tuple[str | None, ...],
         deliver: Callable[[Kind, Mapping[str, Any], bool], None],
+        longest_silence: float = _LONGEST_SILENCE,
     ) -> None:
+        self._longest_silence = longest_silence
         self._selectors = selectors
         self._namespaces = namespaces
         self._deliver = deliver
@@ -85,9 +89,12 @@ class Watch:
                 raise
 
     def _in_thread(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        asyncio.run(self._follow(loop, stop))
+
+    async def _follow(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
         clusterwide = self._namespaces == (None,)
-        asyncio.run(
-            kopf.operator(
+        try:
+            await kopf.operator(
                 registry=self._registry(loop),
                 settings=self._settings(),
                 namespaces=() if clusterwide else [each for each in self._namespaces if each is not None],
@@ -95,7 +102,9 @@ class Watch:
                 standalone=True,
                 stop_flag=stop,
             )
-        )
+        finally:
+            # kopf waits for it in a thread of the loop, which cannot be closed before that ends.
+            stop.set()
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -122,6 +131,7 @@ class Watch:
         settings.networking.enforce_retry_after = True
         settings.networking.connect_timeout = 5.0
         settings.networking.request_timeout = 30.0
+        settings.watching.inactivity_timeout = self._longest_silence
         for kind, selector in self._selectors.items():
             if selector is not None:
                 settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
