@@ -21,7 +21,9 @@ from tests.kit.control_plane import assets, namespaces, puppet
 from tests.kit.control_plane.assets import ControlPlaneMissing
 from tests.kit.control_plane.cluster import Namespace
 from tests.kit.control_plane.control_plane import control_plane
+from tests.kit.control_plane.kubelet.settings import Image
 from tests.kit.control_plane.node import node
+from tests.kit.images import ImageBuildMissing, image
 from tests.kit.operator_release import CRDS
 from tests.kit.operator_world import World, s3_for_pods
 
@@ -35,14 +37,17 @@ ROOT = Path(__file__).parents[2]
 DEFINITIONS = ROOT / "charts" / "kosine-operator" / "files" / "crds"
 TEST_SECONDS = 300
 
+_SERVICE = Image(command=(sys.executable, "-m", "kosine"))
 IMAGES = {
-    "kosine:test": (sys.executable, "-m", "kosine"),
-    "kosine:next": (sys.executable, "-m", "kosine"),
-    "kosine-operator:test": (sys.executable, "-m", "kosine_operator"),
-    "puppet:test": (sys.executable, puppet.__file__),
-    "python:test": (sys.executable,),
+    "kosine:test": _SERVICE,
+    "kosine:next": _SERVICE,
+    "kosine-operator:test": Image(command=(sys.executable, "-m", "kosine_operator")),
+    "puppet:test": Image(command=(sys.executable, puppet.__file__)),
+    "python:test": Image(command=(sys.executable,)),
 }
 """What a test's pods may run."""
+BUILT = {"kosine:built": "service", "kosine-operator:built": "operator"}
+"""And what targets of the Dockerfile those of a test of built images."""
 
 _failed = pytest.StashKey[bool]()
 
@@ -54,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     items.sort(key=lambda item: "crds_may_go" in getattr(item, "fixturenames", ()))
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("images"):
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
@@ -80,8 +85,28 @@ def _unavailable(reason: str) -> BaseException:
 
 
 @pytest.fixture(scope="session")
-def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
-    """The control plane with kosine's CRDs and a node that runs IMAGES."""
+def images(request: pytest.FixtureRequest) -> Iterator[dict[str, Image]]:
+    """What a node runs: IMAGES, and BUILT where a test of this run is about them."""
+    with contextlib.ExitStack() as opened:
+        wanted = any(item.get_closest_marker("images") for item in request.session.items)
+        try:
+            built = {name: opened.enter_context(image(target)) for name, target in BUILT.items() if wanted}
+        except ImageBuildMissing as missing:
+            raise _unavailable(str(missing)) from None
+        yield IMAGES | {
+            name: Image(
+                command=tuple(each.entrypoint),
+                root=str(each.root),
+                environment=dict(line.split("=", 1) for line in each.config["Env"]),
+                user=each.config["User"],
+            )
+            for name, each in built.items()
+        }
+
+
+@pytest.fixture(scope="session")
+def plane(request: pytest.FixtureRequest, images: dict[str, Image]) -> Iterator[ControlPlane]:
+    """The control plane with kosine's CRDs and a node that runs `images`."""
     if not namespaces.inside():
         raise _unavailable("not in namespaces of their own: run the cluster tests by make test-cluster")
     try:
@@ -90,7 +115,7 @@ def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
         raise _unavailable(str(missing)) from None
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))  # short, for Unix sockets
     try:
-        with control_plane(programs, folder, definitions=_definitions()) as started, node(started, IMAGES):
+        with control_plane(programs, folder, definitions=_definitions()) as started, node(started, images):
             yield started
     finally:
         if request.session.testsfailed:

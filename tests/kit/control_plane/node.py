@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.kit.control_plane.kubelet.settings import KubeletSettings
+from tests.kit.control_plane.kubelet.settings import Image, KubeletSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,8 +26,8 @@ _ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
-def node(plane: ControlPlane, images: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """A node that runs `images` (reference -> command); there when the block begins, its pods end with it."""
+def node(plane: ControlPlane, images: Mapping[str, Image]) -> Iterator[None]:
+    """A node that runs `images` (by reference); there when the block begins, its pods end with it."""
     folder = plane.files.folder / "pods"
     folder.mkdir()
     settings = KubeletSettings(
@@ -37,9 +37,8 @@ def node(plane: ControlPlane, images: Mapping[str, tuple[str, ...]]) -> Iterator
         certificate=str(plane.files.authority),
         certificate_key=str(plane.files.certificate_key),
         folder=str(folder),
-        images=dict(images),
+        images={name: _with_environment(each) for name, each in images.items()},
         capacity=CAPACITY,
-        environment=_image_environment(),
         image_folders=tuple(sorted({str(_ROOT), sys.prefix, sys.base_prefix})),
     )
     path = plane.files.folder / "kubelet.json"
@@ -60,8 +59,11 @@ def node(plane: ControlPlane, images: Mapping[str, tuple[str, ...]]) -> Iterator
         kubelet.wait()
 
 
-def _image_environment() -> dict[str, str]:
-    """This Python's programs come first; sources are where they are for the tests."""
+def _with_environment(image: Image) -> Image:
+    """With this machine's file system: this Python's programs come first, sources are those of the tests."""
+    if image.root:
+        return image
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     sources = os.environ.get("PYTHONPATH")
-    return {"PATH": path, "HOME": "/tmp", **({"PYTHONPATH": sources} if sources else {})}  # noqa: S108
+    variables = {"PATH": path, "HOME": "/tmp", **({"PYTHONPATH": sources} if sources else {})}  # noqa: S108
+    return Image(command=image.command, environment=variables)

@@ -111,14 +111,15 @@ class ContainerRunner:
         context, container = self._context, self.container
         if container.image not in context.settings.images:
             raise UnknownImage(f'no command is known for image "{container.image}"')
-        entrypoint = context.settings.images[container.image]
+        image = context.settings.images[container.image]
         volumes = await context.volumes.write()
-        variables = await environment(container, context.sources, context.settings.environment)
+        variables = await environment(container, context.sources, image.environment)
         started = await process.start(
             container,
-            command(container, entrypoint, variables),
+            image,
+            command(container, image.command, variables),
             variables,
-            process.mounts(container, volumes, context.settings.image_folders),
+            process.mounts(container, volumes, () if image.root else context.settings.image_folders),
             network=context.network,
             address=context.address,
             folder=context.folder,

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.kit.control_plane.kubelet.resources import Container
+    from tests.kit.control_plane.kubelet.settings import Image
 
 __all__ = ("ContainerProcess", "Mount", "mounts", "start")
 
 _ENTER = Path(__file__).with_name("enter-container")
+_ENTER_IMAGE = Path(__file__).with_name("enter-image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def mounts(
 
 async def start(
     container: Container,
+    image: Image,
     command: Sequence[str],
     environment: Mapping[str, str],
     mounted: Sequence[Mount],
@@ -111,7 +114,9 @@ async def start(
         process = await asyncio.create_subprocess_exec(
             *("nsenter", f"--net=/proc/{network}/ns/net", "--"),
             *("unshare", "--mount", "--propagation", "private", "--"),
-            *(_ENTER, scratch, "ro" if read_only else "rw", container.working_dir or "/"),
+            *(_ENTER_IMAGE if image.root else _ENTER, scratch),
+            *("ro" if read_only else "rw", container.working_dir or "/"),
+            *((image.root, image.user) if image.root else ()),
             *(*volumes, "--", *command),
             env=dict(environment),
             stdin=asyncio.subprocess.DEVNULL,

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ("KubeletSettings",)
+__all__ = ("Image", "KubeletSettings")
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a container runs: a command of this machine, or one of a built image."""
+
+    command: tuple[str, ...]
+    """The entrypoint."""
+    root: str = ""
+    """Folder of the image's file system; empty: this machine's."""
+    environment: dict[str, str] = {}
+    """ENV of the image."""
+    user: str = ""
+    """UID:GID of the image; with this machine's file system it is whoever runs the kubelet."""
 
 
 class KubeletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,10 +33,8 @@ class KubeletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     certificate_key: str
     folder: str
     """For volumes and logs of pods; exists."""
-    images: dict[str, tuple[str, ...]]
-    """Image reference -> the command that is its entrypoint."""
-    environment: dict[str, str] = {}
-    """What every image's ENV says."""
+    images: dict[str, Image]
+    """By reference."""
     image_folders: tuple[str, ...] = ()
     """Folders that a container must see even where a volume is mounted over one above them."""
     node: str = "node-0"

@@ -32,6 +32,8 @@ class Volumes:
             folder = folders[volume.name] = self._folder / volume.name
             folder.mkdir(parents=True, exist_ok=True)
             files = await self._sources.files(volume)
-            if files is not None:
+            if files is None:
+                folder.chmod(0o777)  # an emptyDir is everybody's
+            else:
                 replace_files(folder, files)
         return folders
