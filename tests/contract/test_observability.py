@@ -111,6 +111,15 @@ def test_a_panel_asks_for_what_the_service_serves(panel: dict[str, Any]) -> None
         assert shown <= labels_in(target["expr"]) | {"pod"}
 
 
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_does_not_mix_indexes_of_one_name(panel: dict[str, Any]) -> None:
+    """With all services chosen: what is told of an index or a configuration is told of one service."""
+    for target in panel["targets"]:
+        for grouped in _GROUPED.findall(target["expr"]):
+            labels = {label.strip() for label in grouped.split(",")}
+            assert {"namespace", "job"} <= labels or not {"index", "hash"} & labels
+
+
 def test_the_dashboard_asks_the_chosen_prometheus_for_the_chosen_services() -> None:
     """No data source of somebody's Grafana is built in, and every query honours the variables."""
     for panel in DASHBOARD["panels"]:
@@ -165,11 +174,11 @@ def test_the_queue_that_scales_pods_is_a_metric_of_the_service() -> None:
 
 
 def test_the_runbook_has_every_alert_and_no_other() -> None:
-    """docs/operations.md says of each what it means and what to do, with its severity."""
+    """docs/operations.md says of each what it means and what to do, with its severity and its patience."""
     text = (CHARTS.parent / "docs" / "operations.md").read_text(encoding="utf-8")
-    told = re.findall(r"(?m)^\| `(Kosine\w+)` \| (\w+) \| [^|]+ \| [^|]+ \|$", text)
+    told = re.findall(r"(?m)^\| `(Kosine\w+)` \| (\w+) \| (\w+) \| [^|]+ \| [^|]+ \|$", text)
     rules = [rule for group in (*GROUPS, *OPERATOR_GROUPS) for rule in group["rules"]]
-    assert [(rule["alert"], rule["labels"]["severity"]) for rule in rules] == told
+    assert [(rule["alert"], rule["labels"]["severity"], rule["for"]) for rule in rules] == told
 
 
 def scaled_by(autoscaling: dict[str, Any], kind: str) -> dict[str, Any]:
