@@ -51,19 +51,28 @@ async def test_every_route_is_described_and_nothing_else(schema: dict[str, Any])
         "GET /livez",
         "GET /readyz",
         "GET /metrics",
+        "GET /v2",
+        "GET /v2/health/live",
+        "GET /v2/health/ready",
+        "GET /v2/models/{name}",
+        "GET /v2/models/{name}/ready",
+        "POST /v2/models/{name}/infer",
+        "POST /v2/models/{name}/versions/{version}/infer",
     } == operations(schema).keys()
     assert kosine.__version__ == schema["info"]["version"]
 
 
 async def test_every_refusal_is_a_problem(schema: dict[str, Any]) -> None:
-    """No route describes another shape for an error."""
+    """No route describes another shape for an error, but for those of another protocol."""
     for name, operation in operations(schema).items():
+        foreign = " /v2" in name
+        media_type = "application/json" if foreign else "application/problem+json"
         for status, response in operation["responses"].items():
             if status.startswith("2"):
                 continue
-            assert (name, status, ["application/problem+json"]) == (name, status, list(response["content"]))
-            reference = response["content"]["application/problem+json"]["schema"]["$ref"]
-            assert reference.endswith("/Problem")
+            assert (name, status, [media_type]) == (name, status, list(response["content"]))
+            reference = response["content"][media_type]["schema"]["$ref"]
+            assert reference.endswith("/InferenceError" if foreign else "/Problem")
 
 
 async def test_every_code_is_described_where_it_can_come_from(schema: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from kosine.http.failure_log import FailureLog
 from kosine.http.fast_path import FastPath
 from kosine.http.headers import RequestIds
 from kosine.http.index_routes import index_routes
+from kosine.http.inference.routes import inference_routes
 from kosine.http.openapi import openapi_config
 from kosine.http.probe_routes import probe_routes
 from kosine.http.problems import as_refusal, printable, problem_reply
@@ -86,6 +87,7 @@ def create_doors(
             *index_routes(registry=registry, reloads=reloads, default_index=default_index),
             *configuration_routes(configuration),
             *probe_routes(health=health, metrics=metrics),
+            inference_routes(endpoint=endpoint, registry=registry, health=health, refuse=_refusing(failures)),
         ],
         exception_handlers={Exception: _refusing(failures), HTTPException: _refusing(failures)},
         openapi_config=openapi_config(),

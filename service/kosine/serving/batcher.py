@@ -64,6 +64,11 @@ class Batcher:
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     @property
+    def answers_text(self) -> bool:
+        """Whether ids are text; else they are whole numbers."""
+        return self._ids is not None and self._ids.dtype.kind == "U"
+
+    @property
     def queued_rows(self) -> int:
         """Rows that wait for a batch."""
         return len(self._queue)
