@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ from tests.kit.scripted_http import DROP, http_response, scripted_http
 
 ONE = [1.0, 0.0, 0.0, 0.0]
 AT_ONCE = RetryPolicy(attempts=4, first=0.001)
-ANSWER = http_response(b'{"result": [[7, 0.5]], "version": "v1"}')
+ANSWER = http_response(msgspec.msgpack.encode({"result": [(7, 0.5)], "version": "v1"}))
 BUSY = http_response(
     b'{"code": "overloaded", "detail": "full"}',
     status="429 Too Many Requests",
@@ -70,6 +71,36 @@ async def test_a_search_finds_what_the_service_answers(
     assert np.linalg.norm([3.0, 2.0, 1.0, 0.5]) * found.scores == pytest.approx([3.0, 2.0, 1.0], rel=1e-6)
     assert ("v1", 3) == (found.version, len(found))
     assert list(found) == [*zip(found.ids.tolist(), found.scores.tolist(), strict=True)]
+
+
+@BOTH
+@pytest.mark.parametrize("rows", [1, 3, 256])
+async def test_rows_are_answered_in_their_order(kind: type[Client | AsyncClient], rows: int) -> None:
+    """Each as it would be alone, all by one version; one row is a list of one."""
+    queries = np.random.default_rng(rows).standard_normal((rows, 4))
+    async with http_service() as service:
+        service.publish()
+        found = await ask(kind, service.url, "search_many", queries, k=2, index="items")
+        alone = [
+            await ask(kind, service.url, "search", row, k=2, index="items")
+            for row in (queries[0], queries[-1])
+        ]
+
+    assert rows == len(found)
+    for one, other in zip(alone, (found[0], found[-1]), strict=True):
+        assert (one.ids.tolist(), one.scores.tolist()) == (other.ids.tolist(), other.scores.tolist())
+    assert {"v1"} == {each.version for each in found}
+
+
+@BOTH
+async def test_a_bad_row_is_told_by_its_number(kind: type[Client | AsyncClient]) -> None:
+    """The whole is refused."""
+    async with http_service() as service:
+        service.publish()
+        with pytest.raises(ZeroVector) as refused:
+            await ask(kind, service.url, "search_many", np.diag([1.0, 1, 0, 1]), index="items")
+
+    assert [2] == refused.value.facts["rows"]
 
 
 @BOTH
@@ -167,7 +198,16 @@ async def test_a_service_that_is_not_there_is_told_as_such(kind: type[Client | A
 
 @BOTH
 @pytest.mark.parametrize(
-    "body", [b"<html>hello</html>", b'{"version": "v1"}', b'{"result": 3, "version": "v1"}', b"[" * 100_000]
+    "body",
+    [
+        b"",
+        b"<html>hello</html>",
+        b'{"result": [], "version": "v1"}',
+        msgspec.msgpack.encode({"version": "v1"}),
+        msgspec.msgpack.encode({"result": 3, "version": "v1"}),
+        msgspec.msgpack.encode({"results": [], "version": "v1"}),
+        b"\x91" * 100_000,
+    ],
 )
 async def test_an_answer_of_something_else_is_told_as_such(
     kind: type[Client | AsyncClient], body: bytes
@@ -273,5 +313,8 @@ def test_a_url_that_leads_nowhere_is_refused_at_once(url: str) -> None:
 @pytest.mark.parametrize("embedding", [1.0, np.ones((2, 3, 4)), ["a"]])
 def test_what_is_no_embedding_is_refused_before_it_is_sent(embedding: Any) -> None:
     """By NumPy's own words or ours."""
-    with Client("http://127.0.0.1:9") as client, pytest.raises(ValueError, match=r"embedding|float"):
-        client.search(embedding)
+    with Client("http://127.0.0.1:9") as client:
+        with pytest.raises(ValueError, match=r"embedding|float"):
+            client.search(embedding)
+        with pytest.raises(ValueError, match=r"embedding|float"):
+            client.search_many(embedding)

@@ -75,8 +75,7 @@ def query_command(
     queries, asking = _rows(file), _client(url, timeout)
     try:
         with asking as client:
-            for position, row in enumerate(queries):
-                found = client.search(row, index=name, k=k)
+            for position, found in enumerate(client.search_many(queries, index=name, k=k)):
                 if as_json:
                     click.echo(_json(found))
                 else:

@@ -11,11 +11,11 @@ import numpy as np
 from kosine.client.errors import UnexpectedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ("IndexInfo", "IndexNames", "Matches", "decoded", "to_matches")
+__all__ = ("IndexInfo", "IndexNames", "Matches", "from_json", "to_many_matches", "to_matches")
 
 T = TypeVar("T")
 
@@ -58,24 +58,44 @@ class IndexNames(msgspec.Struct, frozen=True, kw_only=True):
     default_index: str | None = None
 
 
+_Pairs = list[tuple[int | str, float]]
+
+
 class _Found(msgspec.Struct, frozen=True):
-    result: list[tuple[int | str, float]]
+    result: _Pairs
+    version: str
+
+
+class _FoundMany(msgspec.Struct, frozen=True):
+    results: list[_Pairs]
     version: str
 
 
 def to_matches(body: bytes) -> Matches:
-    """The answer to one query. Raises UnexpectedAnswer."""
-    found = decoded(body, _Found)
-    ids: NDArray[Any] = np.array([each for each, _ in found.result])
-    if not found.result:
-        ids = ids.astype(np.int64)
-    return Matches(ids, np.array([score for _, score in found.result], np.float32), found.version)
+    """The answer to one query, as MessagePack. Raises UnexpectedAnswer."""
+    found = _decoded(msgspec.msgpack.decode, body, _Found)
+    return _matches(found.result, found.version)
 
 
-def decoded(body: bytes, kind: type[T]) -> T:
+def to_many_matches(body: bytes) -> list[Matches]:
+    """The answers to several queries, as MessagePack. Raises UnexpectedAnswer."""
+    found = _decoded(msgspec.msgpack.decode, body, _FoundMany)
+    return [_matches(result, found.version) for result in found.results]
+
+
+def from_json(body: bytes, kind: type[T]) -> T:
     """A JSON body as what it should be. Raises UnexpectedAnswer."""
+    return _decoded(msgspec.json.decode, body, kind)
+
+
+def _matches(pairs: _Pairs, version: str) -> Matches:
+    ids: NDArray[Any] = np.array([each for each, _ in pairs]) if pairs else np.zeros(0, np.int64)
+    return Matches(ids, np.array([score for _, score in pairs], np.float32), version)
+
+
+def _decoded(decode: Callable[..., T], body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnexpectedAnswer(
             f"expected an answer of kosine, got something else: {error}; right URL?", status=200

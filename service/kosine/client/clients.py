@@ -88,6 +88,17 @@ class Client(_Base):
         """The `k` items most similar to `embedding` [d], best first; `k` of the index where it is None."""
         return self._ask(calls.search(embedding, index=index or self._index, k=k), timeout)
 
+    def search_many(
+        self,
+        embeddings: ArrayLike,
+        *,
+        k: int | None = None,
+        index: str | None = None,
+        timeout: float | None = None,
+    ) -> list[Matches]:
+        """The same for each row of `embeddings` [n, d], all from one version."""
+        return self._ask(calls.search_many(embeddings, index=index or self._index, k=k), timeout)
+
     def indexes(self, *, timeout: float | None = None) -> IndexNames:
         """Every index and its state."""
         return self._ask(calls.list_indexes(), timeout)
@@ -159,6 +170,17 @@ class AsyncClient(_Base):
     ) -> Matches:
         """The `k` items most similar to `embedding` [d], best first; `k` of the index where it is None."""
         return await self._ask(calls.search(embedding, index=index or self._index, k=k), timeout)
+
+    async def search_many(
+        self,
+        embeddings: ArrayLike,
+        *,
+        k: int | None = None,
+        index: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the same
+    ) -> list[Matches]:
+        """The same for each row of `embeddings` [n, d], all from one version."""
+        return await self._ask(calls.search_many(embeddings, index=index or self._index, k=k), timeout)
 
     async def indexes(self, *, timeout: float | None = None) -> IndexNames:  # noqa: ASYNC109  the same
         """Every index and its state."""
