@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from kosine.errors import LoadCode, LoadError
 from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
+from kosine.retries import RetryPolicy
 from kosine.settings import GcsSettings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.fault_proxy import fault_proxy
