@@ -115,15 +115,17 @@ async def _run(
         stopping.push_async_callback(asyncio.to_thread, stores.close)
         watcher = Watcher()
         stopping.push_async_callback(watcher.close)
+        copies = _copies(service)
         catalog = Catalog(
             service=service,
             registry=registry,
-            loader=_pipeline(service, device, stores),
+            loader=_pipeline(service, device, stores, copies),
             threads=threads,
             dispatcher=dispatcher,
             metrics=metrics,
             watcher=watcher,
             rng=random.Random(),  # noqa: S311  spreads polls, keeps no secret
+            copies=copies,
         )
         stopping.push_async_callback(catalog.close)
         await catalog.apply(settings)
@@ -164,13 +166,19 @@ async def _run(
     log.info("stopped")
 
 
-def _pipeline(service: ServiceSettings, device: EngineFactory, stores: Stores) -> Pipeline:
+def _copies(service: ServiceSettings) -> Copies | None:
+    return Copies(Path(service.cache_dir)) if service.cache_dir is not None else None
+
+
+def _pipeline(
+    service: ServiceSettings, device: EngineFactory, stores: Stores, copies: Copies | None
+) -> Pipeline:
     limit = None if service.memory_limit is None else int(service.memory_limit)
     return Pipeline(
         storage=stores,
         factory=device,
         admission=Admission(MemoryProbe(limit=limit)),
-        copies=Copies(Path(service.cache_dir)) if service.cache_dir is not None else None,
+        copies=copies,
     )
 
 

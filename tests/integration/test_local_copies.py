@@ -359,3 +359,21 @@ async def test_a_manifest_and_its_files_are_one_copy(
         await published(running)
         assert await answers_as(running, 0)
         assert stale(running)
+
+
+async def test_the_copy_of_an_index_that_is_configured_no_more_goes(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """With the configuration that leaves it out, unless another process has it configured."""
+    async with log_events() as log, service(proxy, tmp_path) as running:
+        await published(running)
+        await recorded(tmp_path)
+        async with service(proxy, tmp_path) as replica:
+            await published(replica)
+            await running.apply()
+            assert kept(tmp_path)
+            await replica.apply()
+            assert not kept(tmp_path)
+            assert "items" == (await log.wait("copy_removed"))["index"]
+        await running.apply(items=index_settings("s3://vectors/items.npy", interval=0.1))
+        await recorded(tmp_path)

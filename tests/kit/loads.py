@@ -313,6 +313,7 @@ async def rig(
         metrics=metrics,
         watcher=watcher,
         rng=random.Random(7),
+        copies=copies,
     )
     try:
         yield Rig(

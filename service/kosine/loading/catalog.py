@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,7 @@ import structlog
 
 from kosine.errors import UnknownIndex
 from kosine.loading.reloader import Reloader, ReloaderParts
+from kosine.loading.threads import Overdue
 from kosine.serving.version import open_version
 from kosine.settings import IndexSettings, Settings
 from kosine.source_uri import local_path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from kosine.loading.copies import Copies
     from kosine.loading.pipeline import LoadedIndex
     from kosine.loading.reloader import Loader
     from kosine.loading.threads import LoaderThreads
@@ -40,6 +43,9 @@ __all__ = ("HOT", "Catalog", "Changes", "plan")
 HOT = frozenset({"k", "max_query_rows", "timeout", "policy", "required", "refresh", "guard", "batch"})
 """Settings of an index that the version being served can take. Of `batch` all but `max_rows`: its engine was
 admitted and warmed up for that."""
+
+
+_COPIES_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,7 @@ class Catalog:
         metrics: Metrics,
         watcher: Watcher,
         rng: random.Random,
+        copies: Copies | None = None,
     ) -> None:
         def opened(loaded: LoadedIndex, settings: IndexSettings) -> Version:
             return open_version(
@@ -116,6 +123,8 @@ class Catalog:
         self._registry = registry
         self._metrics = metrics
         self._watcher = watcher
+        self._threads = threads
+        self._copies = copies
         self._settings = Settings(service=service)
         self._reloaders: dict[str, Reloader] = {}
         self._watched: dict[str, Callable[[], None]] = {}
@@ -147,6 +156,7 @@ class Catalog:
             for name in (*changes.hot, *changes.reload):
                 self._change(name, settings.indexes[name], reload=name in changes.reload)
             await asyncio.gather(*(self._remove(name) for name in changes.removed))
+            await self._remove_copies()
         if changes.restart_needed:
             self._log.warning("config_needs_restart", settings=changes.restart_needed)
         return changes
@@ -168,6 +178,20 @@ class Catalog:
         await self._registry.remove(name)
         self._metrics.forget(name)
 
+    async def _remove_copies(self) -> None:
+        """Of indexes that are not in a store, or not configured; their loads have ended."""
+        if self._copies is None:
+            return
+        wanted = frozenset(
+            name for name, index in self._settings.indexes.items() if local_path(index.uri) is None
+        )
+        try:
+            await self._threads.run(
+                partial(self._copies.keep_only, wanted), name="copies", within=_COPIES_WITHIN
+            )
+        except Overdue:
+            self._log.warning("copy_not_removed", reason=f"the disk takes longer than {_COPIES_WITHIN:g} s")
+
     def _watch(self, name: str, settings: IndexSettings) -> None:
         self._unwatch(name)
         if not settings.refresh.watch:
@@ -187,3 +211,5 @@ class Catalog:
         for name in tuple(self._watched):
             self._unwatch(name)
         await asyncio.gather(*(reloader.close(grace=grace) for reloader in self._reloaders.values()))
+        if self._copies is not None:
+            self._copies.close()

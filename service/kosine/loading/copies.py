@@ -3,7 +3,8 @@
 What a load reads is written aside as it passes. Once the version serves, the copy takes its place: files
 named by their SHA-256, flushed and renamed, then the record that names them, last. So whoever is killed at
 any point leaves the old copy or the new one. A copy is hashed whole before it is used, and dropped if it is
-not what its record says. One copy an index is kept. Whatever the disk does here is logged, and hurts nobody.
+not what its record says. One copy an index is kept, while it is configured. Whatever the disk does here is
+logged, and hurts nobody.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from kosine.loading.abandoned_copies import FoldersInUse, remove_unused
 from kosine.loading.manifest import Manifest  # noqa: TC001  msgspec reads the annotations
 from kosine.loading.pipeline import Sources
 from kosine.loading.source import Fingerprint  # noqa: TC001
@@ -71,6 +73,34 @@ class Copies:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._found: dict[str, _Record | None] = {}
+        self._in_use = FoldersInUse()
+
+    def keep_only(self, names: frozenset[str]) -> None:
+        """Of these indexes there may be copies; those that nobody needs any more go. Blocks."""
+        wanted = frozenset(self._folder / name for name in names)
+        dropped = self._in_use.let_go(but=wanted)
+        for folder in dropped:
+            self._found.pop(folder.name, None)
+        log = structlog.get_logger(__name__)
+        try:
+            for folder in wanted:
+                self._in_use.hold(folder)
+            removed = remove_unused(self._folder, wanted=wanted, dropped=dropped)
+        except FileNotFoundError:  # nothing was ever copied
+            return
+        except OSError as error:
+            log.warning("copy_not_removed", reason=_named(error))
+            return
+        for name in removed:
+            log.info("copy_removed", index=name)
+
+    def close(self) -> None:
+        """Use no folder any more."""
+        self._in_use.let_go()
+
+    def hold(self, name: str) -> None:
+        """Keep other processes from removing the folder of `name`. Raises OSError."""
+        self._in_use.hold(self._folder / name)
 
     def recall(self, name: str, settings: IndexSettings) -> Sources | None:
         """What the copy of `name` was made of, if it is whole and of what is configured now."""
@@ -107,6 +137,8 @@ class Copies:
             for role, file in record.files().items():
                 if _sha256(folder / file) != record.sha256[role]:
                     raise ValueError(f"the copy of the {role} is not what it was")
+            with contextlib.suppress(OSError):  # it may be read only
+                os.utime(folder)  # it is used
         except FileNotFoundError as error:
             if error.filename == str(folder / _RECORD):
                 return None
@@ -141,6 +173,7 @@ class PendingCopy:
         """`reader`, whose bytes are written aside as they are read."""
         with self._given_up_on_failure():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._copies.hold(self._name)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._files[role] = os.open(self._partial(role), flags, 0o600)
             self._written[role] = 0
