@@ -25,6 +25,7 @@ __all__ = (
     "GcsSettings",
     "GuardSettings",
     "IndexSettings",
+    "InvalidRows",
     "Located",
     "RefreshSettings",
     "S3Settings",
@@ -63,6 +64,7 @@ FOLDERS = Folders()
 
 Layout = Literal["rows", "columns", "transposed"]
 Metric = Literal["cosine", "dot"]
+InvalidRows = Literal["refuse", "drop"]
 Device = Literal["auto", "cpu", "gpu"]
 Policy = Literal["availability_preserving", "resource_preserving"]
 
@@ -235,7 +237,7 @@ class IndexSettings(DefaultSettings, frozen=True, forbid_unknown_fields=True, kw
         Change.RELOAD,
     ] = None
     invalid_rows: Annotated[
-        Literal["refuse", "drop"],
+        InvalidRows,
         Meta(
             description="A row with NaN or infinity, or (`cosine`) of zeros: `refuse` the file, or "
             "`drop` the row and serve the others."

@@ -6,7 +6,7 @@ Exit code 0: every source is good; 1: one is refused; 2: the command line is wro
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 import msgspec
@@ -21,13 +21,14 @@ from kosine.loading.inspection import inspect_source
 from kosine.loading.layout import MAX_DIM
 from kosine.loading.storage.stores import Stores
 from kosine.npy.header import shown
+from kosine.settings import InvalidRows
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kosine.loading.inspection import Inspection
+    from kosine.loading.inspection import Inspection, MemoryEstimate
     from kosine.loading.readings import Faults, Reading
     from kosine.settings import Layout, Metric, StoresSettings
 
@@ -46,6 +47,13 @@ _SHOW_PROGRESS_FROM = 256 * 2**20
 )
 @click.option("--dim", type=click.IntRange(1, MAX_DIM), help="Dimension; a flat file needs it.")
 @click.option("--metric", type=click.Choice(["cosine", "dot"]), default="cosine", show_default=True)
+@click.option(
+    "--invalid-rows",
+    type=click.Choice(get_args(InvalidRows)),
+    default="refuse",
+    show_default=True,
+    help="What becomes of rows with NaN or infinity, or (cosine) of zeros.",
+)
 @click.option("--ids", metavar="SOURCE", help="Item ids of the file, checked with it.")
 @click.option(
     "--header-only",
@@ -60,6 +68,7 @@ def inspect_command(
     layout: Layout | None,
     dim: int | None,
     metric: Metric,
+    invalid_rows: InvalidRows,
     ids: str | None,
     header_only: bool,
     as_json: bool,
@@ -85,6 +94,7 @@ def inspect_command(
                     dim=dim,
                     ids=ids,
                     metric=metric,
+                    invalid_rows=invalid_rows,
                     header_only=header_only,
                     progress=progress,
                 )
@@ -135,23 +145,32 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "file", f"npy {found.npy_version}, {found.dtype}, {found.order} order, shape {shape}"
     if found.layout is not None:
         yield "layout", f"{found.layout}: {found.rows} items of dim {found.dim}; {found.reason}"
-    for reading in found.readings:
-        yield from _reading(reading)
+    yield from _content(found)
     if found.ids is not None:
         yield "ids", f"{found.ids}, one for each item{'' if found.header_only else ', each once'}"
     if found.manifest is not None and found.manifest.ids is not None:
         yield "", found.manifest.ids
     if found.memory is not None:
-        memory = found.memory
-        matrix, scratch, load, reload = map(
-            human_size, (memory.matrix, memory.scratch, memory.load_peak, memory.reload_peak)
-        )
-        yield "memory", f"{matrix} matrix, {scratch} for a batch of 128"
-        yield "", f"{load} to load, {reload} to reload while serving"
+        yield from _memory(found.memory)
     for refusal in found.refusals:
         yield refusal.code, refusal.detail
     if found.suggestion is not None:
         yield "serve", "with this in the configuration file:"
+
+
+def _content(found: Inspection) -> Iterator[tuple[str, str]]:
+    for reading in found.readings:
+        yield from _reading(reading)
+    if found.dropped is not None:
+        yield "dropped", f"{found.dropped} of {found.rows} rows are left out"
+
+
+def _memory(memory: MemoryEstimate) -> Iterator[tuple[str, str]]:
+    matrix, scratch, load, reload = map(
+        human_size, (memory.matrix, memory.scratch, memory.load_peak, memory.reload_peak)
+    )
+    yield "memory", f"{matrix} matrix, {scratch} for a batch of 128"
+    yield "", f"{load} to load, {reload} to reload while serving"
 
 
 def _reading(reading: Reading) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ from kosine.loading.layout import MAX_DIM
 from kosine.publishing.publication import Publication, Step, prepare, publish
 from kosine.publishing.target import PublishConflict
 from kosine.publishing.targets import open_target
-from kosine.settings import INDEX_NAME_PATTERN, Layout, Metric
+from kosine.settings import INDEX_NAME_PATTERN, InvalidRows, Layout, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,13 @@ Examples:
 @click.option("--dim", type=click.IntRange(1, MAX_DIM), help="Dimension; a flat file needs it.")
 @click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", show_default=True)
 @click.option(
+    "--invalid-rows",
+    type=click.Choice(get_args(InvalidRows)),
+    default="refuse",
+    show_default=True,
+    help="What becomes of rows with NaN or infinity, or (cosine) of zeros.",
+)
+@click.option(
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
@@ -72,6 +79,7 @@ def publish_command(
     layout: Layout | None,
     dim: int | None,
     metric: Metric,
+    invalid_rows: InvalidRows,
     keep: int | None,
     dry_run: bool,
     stores: StoresSettings,
@@ -88,14 +96,21 @@ def publish_command(
     with open_target(target, stores) as place:
         with _refusals(), _progress(vectors) as progress:
             prepared = prepare(
-                vectors, ids=ids, name=name, layout=layout, dim=dim, metric=metric, progress=progress
+                vectors,
+                ids=ids,
+                name=name,
+                layout=layout,
+                dim=dim,
+                metric=metric,
+                invalid_rows=invalid_rows,
+                progress=progress,
             )
             if isinstance(prepared, Inspection):
                 _refuse(prepared)
             for step in publish(prepared, place, keep=keep, dry_run=dry_run, progress=progress):
                 _say(step, dry_run=dry_run)
         click.echo("serve it with this in the configuration file:")
-        click.echo(_configuration(prepared, place, metric))
+        click.echo(_configuration(prepared, place, metric, invalid_rows))
 
 
 @contextmanager
@@ -144,7 +159,9 @@ def _say(step: Step, *, dry_run: bool) -> None:
     click.echo(f"{did:<{12 if dry_run else 8}}  {step.file}{size}")
 
 
-def _configuration(publication: Publication, target: Target, metric: Metric) -> str:
+def _configuration(
+    publication: Publication, target: Target, metric: Metric, invalid_rows: InvalidRows
+) -> str:
     """YAML of the index; a JSON string is a YAML string whatever the path holds."""
     uri = target.uri(f"{publication.name}.json").encode(errors="replace").decode()
     lines = [f"uri: {json.dumps(uri, ensure_ascii=False)}"]
@@ -154,4 +171,6 @@ def _configuration(publication: Publication, target: Target, metric: Metric) -> 
         lines.append(f"dim: {publication.dim}")
     if metric != "cosine":
         lines.append(f"metric: {metric}")
+    if invalid_rows != "refuse":
+        lines.append(f"invalid_rows: {invalid_rows}")
     return "\n".join(["indexes:", f"  {publication.name}:", *(f"    {line}" for line in lines)])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kosine.loading.manifest import Manifest
     from kosine.loading.source import Reader, Storage
     from kosine.npy.header import NpyHeader
-    from kosine.settings import Layout, Metric
+    from kosine.settings import InvalidRows, Layout, Metric
 
 __all__ = ("Inspection", "MemoryEstimate", "NamedFiles", "Refusal", "inspect_source")
 
@@ -88,6 +88,8 @@ class Inspection(Struct, kw_only=True):
     rows: int | None = None
     dim: int | None = None
     readings: list[Reading] = field(default_factory=list)
+    dropped: int | None = None
+    """Rows that `invalid_rows: drop` leaves out; None unless that was asked for."""
     memory: MemoryEstimate | None = None
     ids: str | None = None
     """Their dtype, once they are checked."""
@@ -121,6 +123,7 @@ def inspect_source(
     dim: int | None = None,
     ids: str | None = None,
     metric: Metric = "cosine",
+    invalid_rows: InvalidRows = "refuse",
     header_only: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Inspection:
@@ -130,14 +133,22 @@ def inspect_source(
     LoadError: what is wrong is in `Inspection.refusals`.
     """
     found = Inspection(file=_printable(uri), header_only=header_only)
-    look = _Look(storage, found, layout=layout, dim=dim, metric=metric, progress=progress)
+    look = _Look(
+        storage,
+        found,
+        layout=layout,
+        dim=dim,
+        metric=metric,
+        drop=invalid_rows == "drop",
+        progress=progress,
+    )
     with found.noting():
         if uri.endswith(".json"):
             look.at_manifest(read_manifest(storage, uri, storage.fingerprint(uri)))
         else:
             look.at_pair(uri, ids)
     if found.good and not header_only:
-        found.suggestion = _suggestion(found, ids=ids, metric=metric)
+        found.suggestion = _suggestion(found, ids=ids, metric=metric, invalid_rows=invalid_rows)
     return found
 
 
@@ -151,6 +162,7 @@ class _Look:
     layout: Layout | None
     dim: int | None
     metric: Metric
+    drop: bool
     progress: Callable[[int, int], None]
 
     def at_manifest(self, manifest: Manifest) -> None:
@@ -203,7 +215,7 @@ class _Look:
         found.reason = "as given" if self.layout is not None else reason
         found.readings = [one.reading for one in measured]
         self._describe(chosen.plan, reader)
-        _judge(found, chosen, measured, self.metric)
+        self._judge(chosen, measured)
 
     def _plans(self, header: NpyHeader, manifest: Manifest | None) -> list[MatrixPlan]:
         """What header, options and manifest allow, one or more; LoadError of the first where none is."""
@@ -242,6 +254,28 @@ class _Look:
         found.layout, found.rows, found.dim = plan.layout, plan.rows, plan.dim
         found.memory = _estimate(plan, reader.buffer_bytes)
 
+    def _judge(self, chosen: Measured, measured: list[Measured]) -> None:
+        """As `read_matrix` does: what of the content is tolerated, and what norms say of the layout."""
+        found, reading, scaled = self.found, chosen.reading, self.metric == "cosine"
+        not_finite, zero = reading.not_finite, reading.zero
+        invalid = not_finite.count + (zero.count if scaled else 0)
+        if self.drop and invalid < reading.rows:
+            found.dropped = invalid
+        else:
+            if not_finite.count:
+                found.refuse(not_finite_rows(not_finite.count, not_finite.first, rows=reading.rows))
+            if zero.count and scaled:
+                found.refuse(zero_rows(zero.count, zero.first, rows=reading.rows))
+            if not_finite.count:
+                return  # Norms of what is left prove nothing.
+        declared = chosen.nonzero if found.dropped is not None and scaled else chosen.norms
+        other = next((one.norms for one in measured if one is not chosen), None)
+        if not_finite.count:  # Across them no vector is whole.
+            other = None
+        verdict = judge(chosen.plan, metric=self.metric, declared=declared, other=other)
+        if verdict in (Verdict.MISMATCH, Verdict.UNPROVEN):
+            found.refuse(refusal(chosen.plan, declared=declared, other=other))
+
     def _ids(self, reader: Reader, rows: int) -> bytes:
         """Their digest, where they are read."""
         if self.found.header_only:
@@ -278,20 +312,6 @@ def _choose(candidates: list[Measured], *, flat: bool) -> tuple[Measured, str]:
     return first, "no unit vectors either way; rows are usual"
 
 
-def _judge(found: Inspection, chosen: Measured, measured: list[Measured], metric: Metric) -> None:
-    reading = chosen.reading
-    if reading.not_finite.count:
-        found.refuse(not_finite_rows(reading.not_finite.count, reading.not_finite.first, rows=reading.rows))
-    if reading.zero.count and metric == "cosine":
-        found.refuse(zero_rows(reading.zero.count, reading.zero.first, rows=reading.rows))
-    if reading.not_finite.count:
-        return  # Norms of what is left prove nothing.
-    other = next((one.norms for one in measured if one is not chosen), None)
-    verdict = judge(chosen.plan, metric=metric, declared=chosen.norms, other=other)
-    if verdict in (Verdict.MISMATCH, Verdict.UNPROVEN):
-        found.refuse(refusal(chosen.plan, declared=chosen.norms, other=other))
-
-
 def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
     scratch = scratch_bytes(rows=plan.rows, dim=plan.dim, max_rows=_BATCH_ROWS, max_k=_MAX_K)
     peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES + read_buffers
@@ -300,7 +320,7 @@ def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
     )
 
 
-def _suggestion(found: Inspection, *, ids: str | None, metric: Metric) -> str:
+def _suggestion(found: Inspection, *, ids: str | None, metric: Metric, invalid_rows: InvalidRows) -> str:
     """YAML of the index; a JSON string is a YAML string whatever the path holds."""
     name = re.sub(r"[^a-z0-9]+", "-", PurePath(found.file).stem.lower())[:63].strip("-") or "items"
     lines = [f"uri: {msgspec.json.encode(found.file).decode()}"]
@@ -312,6 +332,8 @@ def _suggestion(found: Inspection, *, ids: str | None, metric: Metric) -> str:
         lines.append(f"ids: {msgspec.json.encode(_printable(ids)).decode()}")
     if metric != "cosine":
         lines.append(f"metric: {metric}")
+    if invalid_rows != "refuse":
+        lines.append(f"invalid_rows: {invalid_rows}")
     remarks = [f"# not from a configuration file: {remark}" for remark in _refused_there(found.file, ids)]
     return "\n".join([*remarks, "indexes:", f"  {name}:", *(f"    {line}" for line in lines)])
 

@@ -69,6 +69,9 @@ class Measured:
     plan: MatrixPlan
     reading: Reading
     norms: NormRange
+    """Of the finite vectors."""
+    nonzero: NormRange
+    """Of those that are not zero, either."""
 
 
 def measure_matrix(
@@ -157,7 +160,7 @@ def _measured(
         not_finite=_faults(~finite),
         zero=_faults(norms == 0.0),
     )
-    return Measured(plan, reading, span)
+    return Measured(plan, reading, span, NormRange.of(good[good != 0.0]))
 
 
 def _faults(wrong: NDArray[np.bool_]) -> Faults:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kosine.loading.source import Fingerprint
     from kosine.publishing.target import Target
-    from kosine.settings import Layout, Metric
+    from kosine.settings import InvalidRows, Layout, Metric
 
 __all__ = ("Progress", "Publication", "Step", "prepare", "publish")
 
@@ -91,6 +91,7 @@ def prepare(
     layout: Layout | None,
     dim: int | None,
     metric: Metric,
+    invalid_rows: InvalidRows = "refuse",
     progress: Progress,
 ) -> Publication | Inspection:
     """Look at all of the files. An Inspection is one with refusals: the service would not load them.
@@ -111,6 +112,7 @@ def prepare(
         dim=dim,
         ids=ids,
         metric=metric,
+        invalid_rows=invalid_rows,
         progress=lambda done, total: progress("check", done, total),
     )
     if not found.good or found.rows is None or found.dim is None or found.layout is None:
