@@ -27,7 +27,7 @@ class OutputTensor(Struct, omit_defaults=True):
     name: str
     datatype: str
     shape: list[int]
-    data: list[int | float | str] | None = None
+    data: list[float | str] | None = None
     parameters: dict[str, Any] | None = None
 
 
