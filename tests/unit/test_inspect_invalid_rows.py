@@ -18,7 +18,7 @@ from kosine.loading.artifact import read_matrix
 from kosine.loading.inspection import inspect_source
 from kosine.loading.layout import plan_matrix
 from kosine.loading.local import LocalStorage
-from kosine.loading.npy import read_header
+from kosine.npy.header import read_header
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.npy_files import npy_bytes, unit_rows
 
