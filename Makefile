@@ -40,8 +40,8 @@ test-slow: $(READY)  ## Tests that take minutes or gigabytes
 test-cluster: $(READY)  ## Tests against a real Kubernetes control plane; builds it first where Go is
 	@tests/kit/control_plane/test-cluster $(BIN)/python
 
-test-images: $(READY)  ## Build and run the operator's image, as root; ALL=1 for the service's, and both on a cluster
-	@$(BIN)/python -m pytest -rs -m "images$(if $(ALL),, and not slow)" tests/images
+test-images: $(READY)  ## Build and run the operator's image, as root; ALL=1 for the service's, too, and both on a cluster; GPU=1
+	@KOSINE_TEST_GPU_IMAGE=$(GPU) $(BIN)/python -m pytest -rs -m "images$(if $(ALL)$(GPU),, and not slow)" $(if $(GPU),-k gpu) tests/images
 	@$(if $(ALL),tests/kit/control_plane/test-cluster $(BIN)/python tests/cluster/test_built_images.py -m images)
 
 images:  ## Build images with buildah, as root: TARGETS="operator service service-gpu"

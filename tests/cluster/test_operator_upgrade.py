@@ -64,11 +64,12 @@ def rolled_to(image: str, world: World) -> set[str]:
         ready = images(world.namespace)
         return set(ready) if [*ready.values()] == [image] else set()
 
-    pods = until(found, what=f"one pod of {image}", within=180)
+    pods = until(found, what=f"one pod of {image}", within=300)
     world.ready("items")
     return pods
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("no_crds")
 def test_callers_notice_neither_an_upgrade_nor_its_undoing(
     namespace: Namespace, store: ObjectServer, tmp_path: Path

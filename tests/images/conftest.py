@@ -43,6 +43,14 @@ def operator_image() -> Iterator[Image]:
 
 
 @pytest.fixture(scope="session")
+def gpu_image() -> Iterator[Image]:
+    """The target `service-gpu`, whose packages are gigabytes: built where that is asked for."""
+    if not os.environ.get("KOSINE_TEST_GPU_IMAGE"):
+        pytest.skip("3.4 GB of downloads and 12 GB of disk: make test-images GPU=1")
+    yield from built("service-gpu")
+
+
+@pytest.fixture(scope="session")
 def service_image() -> Iterator[Image]:
     """The target `service`."""
     yield from built("service")

@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from tests.kit.images import Image
 
 ROOT = Path(__file__).parents[2]
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 COMPILERS = ("cc1", "gcc*", "cc", "ld", "Python.h", "make")
 
 
 def size_of(image: Image) -> int:
     """Bytes of everything in it."""
+    return size_below(image.root)
+
+
+def size_below(path: Path) -> int:
+    """Bytes of all files below a folder."""
     return sum(
         os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118  hundreds of thousands of files
-        for folder, _, names in os.walk(image.root)
+        for folder, _, names in os.walk(path)
         for name in names
     )
 
@@ -149,3 +154,37 @@ def test_the_service_of_the_image_answers_and_stops(service_image: Image, tmp_pa
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+NVIDIA = "opt/venv/lib/python3.11/site-packages/nvidia"
+
+
+@pytest.mark.slow
+def test_the_gpu_image_has_of_cuda_what_tensorflow_opens(gpu_image: Image) -> None:
+    """Of cuDNN its front door; nothing that products and top-k do without; under 4 GiB."""
+    assert_sound(gpu_image)
+    assert installed(gpu_image) - {f"kosine=={kosine.__version__}"} <= locked("service-gpu.txt")
+    folders = {path.name for path in gpu_image.root.joinpath(NVIDIA).iterdir() if size_below(path)}
+    needed = {"cublas", "cuda_runtime", "cudnn", "cufft", "cusolver", "cusparse", "nvjitlink"}
+    assert needed == folders - {"__init__.py"}
+    assert [f"{NVIDIA}/cudnn/lib/libcudnn.so.9"] == gpu_image.files("libcudnn*", below=NVIDIA)
+    assert size_of(gpu_image) < 4 * GIB
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_the_gpu_image_does_not_start_without_a_gpu(gpu_image: Image, tmp_path: Path) -> None:
+    """With `device: gpu`: exit code 2 and what to look at, and no CPU that answers in silence."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "kosine.yaml").write_text("service: {device: gpu}", encoding="utf-8")
+    done = subprocess.run(
+        gpu_image.command(*gpu_image.entrypoint, "serve", "--config=/etc/kosine/kosine.yaml"),
+        env={**gpu_image.environment(), "IMAGE_MOUNTS": f"{tmp_path} /etc/kosine"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert 2 == done.returncode
+    assert "device gpu was asked for" in done.stderr
+    assert "Traceback" not in done.stderr
