@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.chart_cases import Case, cases
+from tests.kit.chart_files import CHARTS, OPERATOR
 from tests.kit.control_plane.cluster import Namespace
 from tests.kit.helm import NAMESPACE, Helm
 
@@ -41,3 +42,11 @@ def test_the_api_server_takes_what_is_rendered(plane: ControlPlane, tmp_path: Pa
         listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
         said = namespace.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=listed)
         assert len(manifests) == said.count("(server dry run)")
+
+
+def test_the_api_server_takes_the_crds_for_gitops(plane: ControlPlane) -> None:
+    """`kubectl apply --server-side --filename crds.yaml`, as docs/install.md has it."""
+    namespace = Namespace("default", plane, plane.files.kubeconfig)
+    command = ("apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
+    said = namespace.kubectl(*command, "--filename", str(CHARTS / OPERATOR / "crds.yaml"))
+    assert 2 == said.count("(server dry run)")
