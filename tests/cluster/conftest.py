@@ -12,18 +12,16 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
-from tests.kit.control_plane import assets, namespaces, puppet
+from tests.kit.control_plane import assets, namespaces
 from tests.kit.control_plane.assets import ControlPlaneMissing
 from tests.kit.control_plane.cluster import Namespace
-from tests.kit.control_plane.control_plane import control_plane
 from tests.kit.control_plane.kubelet.settings import Image
-from tests.kit.control_plane.node import node
 from tests.kit.images import ImageBuildMissing, image
+from tests.kit.operator_cluster import IMAGES, definitions, kosine_cluster
 from tests.kit.operator_release import CRDS
 from tests.kit.operator_world import World, s3_for_pods
 
@@ -33,21 +31,10 @@ if TYPE_CHECKING:
     from tests.kit.control_plane.control_plane import ControlPlane
     from tests.kit.object_stores import ObjectServer
 
-ROOT = Path(__file__).parents[2]
-DEFINITIONS = ROOT / "charts" / "kosine-operator" / "files" / "crds"
 TEST_SECONDS = 300
 
-_SERVICE = Image(command=(sys.executable, "-m", "kosine"))
-IMAGES = {
-    "kosine:test": _SERVICE,
-    "kosine:next": _SERVICE,
-    "kosine-operator:test": Image(command=(sys.executable, "-m", "kosine_operator")),
-    "puppet:test": Image(command=(sys.executable, puppet.__file__)),
-    "python:test": Image(command=(sys.executable,)),
-}
-"""What a test's pods may run."""
 BUILT = {"kosine:built": "service", "kosine-operator:built": "operator"}
-"""And what targets of the Dockerfile those of a test of built images."""
+"""What targets of the Dockerfile the images of a test of built images are."""
 
 _failed = pytest.StashKey[bool]()
 
@@ -73,10 +60,6 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[_failed] = True
     return report
-
-
-def _definitions() -> list[dict[str, Any]]:
-    return [yaml.safe_load(path.read_bytes()) for path in sorted(DEFINITIONS.glob("*.yaml"))]
 
 
 def _unavailable(reason: str) -> BaseException:
@@ -115,7 +98,7 @@ def plane(request: pytest.FixtureRequest, images: dict[str, Image]) -> Iterator[
         raise _unavailable(str(missing)) from None
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))  # short, for Unix sockets
     try:
-        with control_plane(programs, folder, definitions=_definitions()) as started, node(started, images):
+        with kosine_cluster(programs, folder, images) as started:
             yield started
     finally:
         if request.session.testsfailed:
@@ -180,7 +163,7 @@ def crds_may_go(plane: ControlPlane) -> Iterator[None]:
     """A test may delete kosine's CRDs; afterwards they are as they were."""
     yield
     _remove_crds(plane)
-    for definition in _definitions():
+    for definition in definitions():
         plane.define(definition)
 
 

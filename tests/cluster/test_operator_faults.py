@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import re
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from tests.kit.control_plane.cluster import until
-from tests.kit.control_plane.manifests import role
+from tests.kit.operator_cluster import minimal_rights, writes_of
 from tests.kit.operator_process import operator_process, start_operator
 from tests.kit.operator_world import callers, condition_of
 
 if TYPE_CHECKING:
     from tests.kit.control_plane.audit import ApiRequest
-    from tests.kit.control_plane.cluster import Namespace
     from tests.kit.control_plane.control_plane import ControlPlane
     from tests.kit.operator_world import World
-
-RULES = Path(__file__).parents[2] / "charts" / "kosine-operator" / "files" / "rbac-rules.yaml"
-WRITES = {"create", "update", "patch", "delete", "deletecollection"}
-
-
-def rights(namespace: Namespace) -> tuple[Path, str]:
-    """A ServiceAccount with exactly the chart's rules: its kubeconfig and its user name."""
-    rules = yaml.safe_load(RULES.read_bytes())
-    namespace.apply(*role("kosine-operator", "default", rules["rules"]))
-    user = f"system:serviceaccount:{namespace.name}:default"
-    return namespace.seen_by("default").kubeconfig, user
 
 
 def asked_by(user: str, plane: ControlPlane) -> list[ApiRequest]:
@@ -40,7 +26,7 @@ def asked_by(user: str, plane: ControlPlane) -> list[ApiRequest]:
 
 def test_a_cluster_at_rest_is_not_written_to(world: World) -> None:
     """Rounds of complete lists and questions to everything, and not one write."""
-    kubeconfig, user = rights(world.namespace)
+    kubeconfig, user = minimal_rights(world.namespace)
     names = [f"items-{number}" for number in range(5)]
     with operator_process(world.namespace, "--resync", "1", kubeconfig=kubeconfig) as operator:
         world.namespace.apply(*(world.podless(name) for name in names))
@@ -50,14 +36,11 @@ def test_a_cluster_at_rest_is_not_written_to(world: World) -> None:
             asked = asked_by(user, world.namespace.plane)
             return sum(each.resource == "pods" and each.verb == "list" for each in asked)
 
-        def writes() -> int:
-            return sum(each.verb in WRITES for each in asked_by(user, world.namespace.plane))
-
         rounds = lists()
         until(lambda: lists() >= rounds + 2, what="rounds for the last status to come to rest")
-        before, rounds = writes(), lists()
+        before, rounds = writes_of(user, world.namespace.plane), lists()
         until(lambda: lists() >= rounds + 5, what="rounds")
-        assert before == writes()
+        assert before == writes_of(user, world.namespace.plane)
         assert [] == operator.events("reconcile_failed")
 
 
