@@ -7,6 +7,7 @@ KosineError
 │   ├── JsonTooDeep             400 json_too_deep
 │   ├── BadEncoding             400 bad_encoding
 │   ├── UnknownIndex            404 unknown_index
+│   ├── UnknownId               404 unknown_id
 │   ├── NotFound                404 not_found
 │   ├── MethodNotAllowed        405 method_not_allowed
 │   ├── NotAcceptable           406 not_acceptable
@@ -77,6 +78,7 @@ __all__ = (
     "TooManyConnections",
     "TooManyRows",
     "UnknownField",
+    "UnknownId",
     "UnknownIndex",
     "UnsupportedMediaType",
     "VersionMismatch",
@@ -133,6 +135,12 @@ class UnknownIndex(RequestError):
     """No index of that name is configured."""
 
     status, code, title = 404, "unknown_index", "No such index"
+
+
+class UnknownId(RequestError):
+    """The index holds no item of that id."""
+
+    status, code, title = 404, "unknown_id", "No such item"
 
 
 class NotFound(RequestError):

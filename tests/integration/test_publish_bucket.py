@@ -177,8 +177,7 @@ def test_what_is_published_can_be_loaded(tmp_path: Path, server: ObjectServer, p
     assert {"vectors", "ids"} == set(manifest_of(server, prefix)["sha256"])
     assert f'uri: "{place}items.json"' in done.output
     loaded = load(IndexSettings(uri=f"{place}items.json"), settings)
-    assert loaded.ids is not None
-    assert (ROWS, 1007) == (loaded.info.rows, loaded.ids[7])
+    assert (ROWS, 1007) == (loaded.info.rows, *loaded.ids.names(np.array([7], np.int32)))
 
 
 def test_the_same_content_is_written_once(tmp_path: Path, target: BucketTarget) -> None:

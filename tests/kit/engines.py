@@ -11,9 +11,11 @@ from kosine.engines.matrix import DimMajorMatrix
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from kosine.engines.filters import RowFilter
 
 __all__ = ("NumpyDevice", "NumpyEngine", "matrix_of")
 
@@ -76,6 +78,28 @@ class NumpyEngine:
             raise RuntimeError("searched after close()")
         return self._answer(self.matrix, queries.astype(np.float64), min(k, self.rows))
 
+    def search_filtered(
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """See `Engine.search_filtered`: everything is sorted, then what a filter stops is dropped."""
+        assert len(queries) == len(filters)
+        width = min(k, self.rows)
+        self.max_k, most = max(self.max_k, self.rows), self.max_k
+        numbers, scores = self.search(queries, self.rows)
+        self.max_k = most
+        self.batches[-1] = (len(queries), k)
+        found = np.zeros((len(queries), width), np.int32), np.full((len(queries), width), -np.inf, np.float32)
+        for query, filter_ in enumerate(filters):
+            left = np.flatnonzero(_passes(filter_, numbers[query]))[:width]
+            found[0][query, : len(left)] = numbers[query, left]
+            found[1][query, : len(left)] = scores[query, left]
+        return found
+
+    def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `Engine.take`."""
+        assert self.matrix is not None
+        return self.matrix.take(rows)
+
     def _answer(
         self, matrix: DimMajorMatrix, queries: NDArray[np.float64], k: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -96,6 +120,17 @@ class NumpyEngine:
     def close(self) -> None:
         """Drop the matrix."""
         self.matrix = None
+
+
+def _passes(filter_: RowFilter | None, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+    passed = np.ones(len(rows), np.bool_)
+    if filter_ is None:
+        return passed
+    if filter_.excluded is not None:
+        passed &= ~np.isin(rows, filter_.excluded)
+    if filter_.included is not None:
+        passed &= np.isin(rows, filter_.included)
+    return passed if filter_.mask is None else passed & filter_.mask[rows]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

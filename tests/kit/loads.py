@@ -21,6 +21,7 @@ from kosine.loading.watcher import Watcher
 from kosine.metrics import Metrics
 from kosine.serving.device_thread import DeviceThread
 from kosine.serving.dispatcher import Dispatcher
+from kosine.serving.item_ids import ItemIds
 from kosine.serving.query import to_query
 from kosine.serving.registry import Registry
 from kosine.serving.version import Version, open_version
@@ -147,7 +148,7 @@ class ScriptedLoader:
         engine = NumpyEngine(matrix=matrix_of(np.eye(4)))
         self.engines.append(engine)
         info = replace(info_of(job.name, version=digest[:16]), digest=digest, fingerprint=token)
-        return LoadedIndex(info=info, engine=engine, ids=None)
+        return LoadedIndex(info=info, engine=engine, ids=ItemIds(None, 4))
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ import numpy as np
 from kosine.metrics import Metrics
 from kosine.serving.batcher import Batcher
 from kosine.serving.dispatcher import Dispatcher
+from kosine.serving.item_ids import ItemIds
 from kosine.serving.status import VersionInfo
 from kosine.serving.version import Version, open_version
 from kosine.settings import BatchSettings, IndexSettings
@@ -77,7 +78,7 @@ def batcher_of(
     """A batcher over the 4 axes of a 4-dimensional space, on its own dispatcher."""
     return Batcher(
         engine=engine or NumpyEngine(matrix=matrix_of(np.eye(4))),
-        ids=ids,
+        ids=ItemIds(ids, 4 if engine is None else engine.rows),
         settings=BatchSettings(**batch),
         dispatcher=Dispatcher(device),
         metrics=Metrics().of("items"),
@@ -121,7 +122,7 @@ def version_of(
         info=info_of(name, version=version, rows=engine.rows, dim=engine.dim),
         settings=settings or IndexSettings(uri="items.npy"),
         engine=engine,
-        ids=ids,
+        ids=ItemIds(ids, engine.rows),
         dispatcher=dispatcher,
         metrics=metrics or Metrics(),
     )

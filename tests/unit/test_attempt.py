@@ -13,6 +13,7 @@ from kosine.loading.attempt import Attempt
 from kosine.loading.pipeline import LoadedIndex, LoadJob, Sources, Unchanged
 from kosine.loading.source import Fingerprint
 from kosine.loading.threads import LoaderThreads
+from kosine.serving.item_ids import ItemIds
 from kosine.settings import IndexSettings, RefreshSettings
 from kosine.units import Duration
 from tests.kit.engines import NumpyEngine, matrix_of
@@ -77,7 +78,7 @@ async def test_an_engine_that_comes_too_late_is_closed() -> None:
 
     def hang(_: LoadJob) -> LoadedIndex:
         released.wait(10)
-        return LoadedIndex(info=info_of(), engine=engine, ids=None)
+        return LoadedIndex(info=info_of(), engine=engine, ids=ItemIds(None, 4))
 
     attempt, outcome = await run(hang, timeout=0.05)
     assert isinstance(outcome, LoadError)

@@ -12,6 +12,7 @@ from kosine.errors import Abandoned, DeadlineExceeded, EngineFailed, NotFinite, 
 from kosine.metrics import Metrics
 from kosine.serving.batcher import Batcher
 from kosine.serving.dispatcher import Dispatcher
+from kosine.serving.item_ids import ItemIds
 from kosine.settings import BatchSettings
 from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.serving import VirtualDevice, batcher_of, never, unit
@@ -121,7 +122,7 @@ async def test_a_linger_lasts_one_millisecond_at_most() -> None:
 
 def ask_all(batcher: Batcher, *axes: int, k: int = 1) -> asyncio.Task[list[Answer | Exception]]:
     """One caller with several queries."""
-    queries = [unit(4, axis) for axis in axes]
+    queries = [(unit(4, axis), None) for axis in axes]
     return asyncio.get_running_loop().create_task(
         batcher.search_all(queries, k, deadline=FAR, abandoned=never)
     )
@@ -414,7 +415,7 @@ async def test_indexes_take_turns_on_the_device() -> None:
     def batcher(name: str) -> Batcher:
         return Batcher(
             engine=NumpyEngine(matrix=matrix_of(np.eye(4))),
-            ids=None,
+            ids=ItemIds(None, 4),
             settings=BatchSettings(max_rows=2, linger=0.0),  # type: ignore[arg-type]
             dispatcher=dispatcher,
             metrics=metrics.of(name),

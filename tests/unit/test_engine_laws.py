@@ -185,13 +185,13 @@ def test_a_batch_that_is_split_answers_as_one(
     four_queries = 4 * 4 * padded_rows(len(vectors))
     monkeypatch.setattr("kosine.engines.search_plan.SCORES_BUDGET", four_queries)
     engine: Any = engine_over(vectors, metric="dot", max_k=10)
-    [(graph, sizes)], seen = engine._plan(10), list[int]()
+    answer, seen = engine._answer, list[int]()
 
     def counted(queries: Any, *more: Any) -> Any:
         seen.append(len(queries))
-        return graph(queries, *more)
+        return answer(queries, *more)
 
-    engine._plans[10] = [(counted, sizes)]
+    monkeypatch.setattr(engine, "_answer", counted)
     assert_integers_exact(engine, vectors, asked, 10)
     assert calls == seen
 
@@ -272,7 +272,8 @@ def test_warm_up_of_an_equally_large_matrix_computes_nothing(monkeypatch: pytest
         seen = list[str]()
         monkeypatch.setattr(engine, "search", search)
         engine.warm_up((1, 128, 8), seen.append)
-        assert ["k=150, 128 queries", *(f"k=10, {size} queries" for size in (128, 8, 1))] == seen
+        filtered = [f"k={k}, 128 filtered queries" for k in (150, 10)]
+        assert ["k=150, 128 queries", *(f"k=10, {size} queries" for size in (128, 8, 1)), *filtered] == seen
     assert {1_000: 4, 1_200: 0, 2_000: 4} == counted
 
 

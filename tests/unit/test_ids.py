@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading import ids as ids_module
 from kosine.loading.ids import MAX_ID_LENGTH, IdsArtifact, read_ids
+from kosine.serving.item_ids import hash_texts
 from tests.kit.npy_files import BytesReader, header_text, npy_bytes, raw_npy
 
 if TYPE_CHECKING:
@@ -97,13 +98,13 @@ def test_a_long_duplicate_is_shortened() -> None:
 def test_hashes_tell_texts_apart() -> None:
     """Without collisions no text is compared, which is what makes a million ids quick to check."""
     texts = np.array([f"item-{number}" for number in range(100_000)])
-    hashes = ids_module._hash(texts.view(np.uint32).reshape(len(texts), -1))
+    hashes = hash_texts(texts.view(np.uint32).reshape(len(texts), -1))
     assert len(np.unique(hashes)) == len(texts)
 
 
 def test_colliding_hashes_are_no_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes only choose what is compared: with one hash for all, unique ids pass and repeats do not."""
-    monkeypatch.setattr(ids_module, "_hash", lambda points: np.zeros(len(points), np.uint64))
+    monkeypatch.setattr(ids_module, "hash_texts", lambda points: np.zeros(len(points), np.uint64))
     assert _read(np.array(["a", "b", "c"])).values.tolist() == ["a", "b", "c"]
     with pytest.raises(LoadError, match="'b' at rows 1, 2"):
         _read(np.array(["a", "b", "b"]))

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, way_of
+from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
 from kosine.engines.search_graphs import sizes_of
-from kosine.engines.search_plan import block_width, queries_per_call, warm_up_calls
+from kosine.engines.search_plan import block_width, masked_calls, queries_per_call, warm_up_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from kosine.engines.matrix import DimMajorMatrix
-    from kosine.engines.search_graphs import SearchGraphs
+    from kosine.engines.search_graphs import Filtering, SearchGraphs
     from kosine.engines.single_query import SingleQuery
 
 __all__ = ("CosineGraph",)
@@ -50,9 +52,10 @@ class CosineGraph:
         self._graphs = graphs
         self._queries_per_call = queries_per_call(matrix.rows, max_rows)
         self._places = matrix.tiles()
-        self._plans: dict[int, list[tuple[Any, Any]]] = {}
+        self._plans: dict[int, list[tuple[bool, Any]]] = {}
         self._alone: SingleQuery | None = None
-        self._matrix = matrix if metric == "cosine" and self.device == "/CPU:0" else None
+        self._columns = matrix.columns
+        self._matrix = matrix if self.device == "/CPU:0" else None
         with tf.device(self.device):
             self._tiles = _adopt(matrix, self.device)
             self._limits = [_largest_by_dim(self._tiles)] if metric == "dot" else []
@@ -64,14 +67,7 @@ class CosineGraph:
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """See `Engine.search`. Scores of a `dot` query that may not fit a float32 are all NaN."""
-        if not self._tiles:
-            raise RuntimeError("the engine is closed; a version must not be searched after its last lease")
-        if queries.ndim != 2 or queries.shape[1] != self.dim or queries.dtype != np.float32:  # noqa: PLR2004
-            raise ValueError(
-                f"expected float32 queries [B, {self.dim}], got {queries.dtype} {list(queries.shape)}"
-            )
-        if not 1 <= k <= self.max_k:
-            raise ValueError(f"expected k in 1..{self.max_k}, got {k}")
+        self._check(queries, k)
         if self._alone is not None and len(queries) == 1:
             found = self._alone.search(queries, min(k, self.rows))
             if found is not None:
@@ -82,13 +78,86 @@ class CosineGraph:
         parts = [self._answer(part, min(k, self.rows)) for part in np.array_split(queries, calls)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
-    def _answer(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _check(self, queries: NDArray[np.float32], k: int) -> None:
+        if not self._tiles:
+            raise RuntimeError("the engine is closed; a version must not be searched after its last lease")
+        if queries.ndim != 2 or queries.shape[1] != self.dim or queries.dtype != np.float32:  # noqa: PLR2004
+            raise ValueError(
+                f"expected float32 queries [B, {self.dim}], got {queries.dtype} {list(queries.shape)}"
+            )
+        if not 1 <= k <= self.max_k:
+            raise ValueError(f"expected k in 1..{self.max_k}, got {k}")
+
+    def search_filtered(
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """See `Engine.search_filtered`; NaN as in `search`."""
+        self._check(queries, k)
+        width = min(k, self.rows)
+        numbers = np.zeros((len(queries), width), np.int32)
+        scores = np.full((len(queries), width), -np.inf, np.float32)
+        ways = [way_of(each) for each in filters]
+        for query, way in enumerate(ways):
+            if way is Way.GATHERED and (narrow := filters[query]) is not None:
+                found = best_of_few(self.take, queries[query], narrow.narrowed(), width, metric=self._metric)
+                numbers[query, : len(found[0])], scores[query, : len(found[1])] = found
+        together = [query for query, way in enumerate(ways) if way is not Way.GATHERED]
+        masked = any(way is Way.MASKED for way in ways)
+        for part in _parts(
+            together, masked_calls(self._queries_per_call) if masked else self._queries_per_call
+        ):
+            found = self._answer_filtered(
+                queries[part], width, [filters[each] for each in part], masked=masked
+            )
+            numbers[part], scores[part] = found
+        return numbers, scores
+
+    def _answer_filtered(
+        self, queries: NDArray[np.float32], k: int, filters: list[RowFilter | None], *, masked: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        few = self._alone_without(queries, k, filters) if len(queries) == 1 and not masked else None
+        return few or self._answer(queries, k, filters, "masks" if masked else "places")
+
+    def _alone_without(
+        self, queries: NDArray[np.float32], k: int, filters: list[RowFilter | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+        """One query with few excluded rows: as many more are found by BLAS, and the excluded dropped."""
+        excluded = filters[0].excluded if filters[0] is not None else None
+        more = 0 if excluded is None else len(excluded)
+        if self._alone is None or k + more > self.rows:
+            return None
+        found = self._alone.search(queries, k + more)
+        if found is None or excluded is None:
+            return found
+        left = np.flatnonzero(~np.isin(found[0][0], excluded))[:k]
+        return found[0][:, left], found[1][:, left]
+
+    def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `Engine.take`."""
+        if self._matrix is not None:
+            return self._matrix.take(rows)
+        tiles, places = np.divmod(rows, self._columns)
+        taken = np.empty((len(rows), self.dim), np.float32)
+        for tile in np.unique(tiles).tolist():
+            mine = tiles == tile
+            taken[mine] = tf.transpose(tf.gather(self._tiles[tile], places[mine], axis=1)).numpy()
+        return taken
+
+    def _answer(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        filters: Sequence[RowFilter | None] = (),
+        filtering: Filtering = "none",
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Tile by tile, so that the scores of one are forgotten before those of the next are computed."""
         asked = tf.constant(queries)
-        found = [
-            graph(asked, tile, sizes, *self._limits)
-            for tile, (graph, sizes) in zip(self._tiles, self._plan(k), strict=True)
-        ]
+        found = []
+        for number, (tile, (by_block, sizes)) in enumerate(zip(self._tiles, self._plan(k), strict=True)):
+            graph = self._graphs.of(self._metric, by_block=by_block, filtering=filtering)
+            found.append(
+                graph(asked, tile, sizes, *self._limits, *self._left_out(number, filters, filtering))
+            )
         if len(found) == 1:
             numbers, scores = found[0]
         else:
@@ -96,18 +165,26 @@ class CosineGraph:
             numbers, scores = self._graphs.merge(*side_by_side, tf.constant(k))
         return numbers.numpy(), scores.numpy()
 
-    def _plan(self, k: int) -> list[tuple[Any, Any]]:
-        """Graph and sizes of each tile for `k` results; kept, as callers use few different k."""
+    def _left_out(self, tile: int, filters: Sequence[RowFilter | None], filtering: Filtering) -> list[Any]:
+        if filtering == "none":
+            return []
+        first, rows = self._places[tile]
+        if filtering == "places":
+            return [tf.constant(excluded_places(filters, first=first, rows=rows))]
+        masks, which = masks_of(filters, first=first, rows=rows, columns=self._columns)
+        return [tf.constant(masks), tf.constant(which)]
+
+    def _plan(self, k: int) -> list[tuple[bool, Any]]:
+        """Whether blocks are used, and the sizes, of each tile; kept, as callers use few different k."""
         plan = self._plans.get(k)
         if plan is None:
             plan = self._plans[k] = [self._plan_tile(k, *tile) for tile in self._places]
         return plan
 
-    def _plan_tile(self, k: int, first: int, rows: int) -> tuple[Any, Any]:
+    def _plan_tile(self, k: int, first: int, rows: int) -> tuple[bool, Any]:
         most = min(k, rows)
         width = block_width(most, rows)
-        graph = self._graphs.of(self._metric, by_block=width is not None)
-        return graph, sizes_of(first=first, rows=rows, k=most, width=width)
+        return width is not None, sizes_of(first=first, rows=rows, k=most, width=width)
 
     def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
         """See `Engine.warm_up`. Largest first, so that the allocator grows only once."""
@@ -116,13 +193,28 @@ class CosineGraph:
                 self.search(np.ones((size, self.dim), np.float32), k)
                 self._graphs.note_warm(queries=size, k=k, rows=self.rows)
             progress(f"k={k}, {size} queries")
-        if self._matrix is not None:
+        for size, k in warm_up_calls((max(batch_sizes),), min(self.max_k, self.rows)):
+            self._warm_up_filtered(size, k, "places", RowFilter(excluded=np.zeros(1, np.int32)))
+            self._warm_up_filtered(size, k, "masks", RowFilter(mask=np.ones(self.rows, np.bool_)))
+            progress(f"k={k}, {size} filtered queries")
+        if self._matrix is not None and self._metric == "cosine":
             self._alone = self._graphs.single_query.blas(self._matrix, self._answer)
+
+    def _warm_up_filtered(self, size: int, k: int, filtering: Filtering, filter_: RowFilter) -> None:
+        if not self._graphs.is_warm(queries=size, k=k, rows=self.rows, filtering=filtering):
+            self.search_filtered(np.ones((size, self.dim), np.float32), k, [filter_] * size)
+            self._graphs.note_warm(queries=size, k=k, rows=self.rows, filtering=filtering)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._tiles = self._limits = []
         self._alone = self._matrix = None
+
+
+def _parts(queries: list[int], size: int) -> Iterator[list[int]]:
+    """As few equal parts as `size` allows."""
+    calls = -(-len(queries) // size)
+    return (part.tolist() for part in np.array_split(queries, calls)) if calls else iter(())
 
 
 def _adopt(matrix: DimMajorMatrix, device: str) -> list[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from kosine.engines.filters import RowFilter
     from kosine.engines.matrix import DimMajorMatrix
 
 __all__ = ("Engine", "EngineFactory", "OpenedDevice")
@@ -31,6 +32,17 @@ class Engine(Protocol):
         `queries` is [B, dim] float32, C order, finite, non-zero rows whose squared norm is a normal float32;
         `1 <= k <= max_k`. Returns ([B, k'], [B, k']). Ties go to the lower row.
         """
+
+    def search_filtered(
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """As `search`, for each query among the rows that its filter lets pass; None: all.
+
+        Where fewer than k' pass, the score -inf ends what was found.
+        """
+
+    def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Copies [n, dim] of stored rows: for cosine unit rows, whatever the source held."""
 
     def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
         """Make the calls that no caller should be the first to make; `progress` is called after each."""

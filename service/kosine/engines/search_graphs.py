@@ -1,4 +1,4 @@
-"""The traced functions of a process: five, made before the first index is loaded and used by every engine.
+"""The traced functions of a process, made before the first index is loaded and used by every engine.
 
 The matrix is an argument of a graph and never a Const node: a Const ends at 2 GB, takes several times the
 memory, and would have to be traced again for each version. So are k, the number of rows and the width of a
@@ -8,15 +8,24 @@ request is read or answered, and TensorFlow keeps some memory of every function 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from kosine.engines.single_query import SingleQueryChoice
-from kosine.engines.two_stage import best_rows, best_rows_by_block, merge_best
+from kosine.engines.two_stage import (
+    best_rows,
+    best_rows_by_block,
+    masked,
+    merge_best,
+    without,
+    without_by_block,
+)
 
-__all__ = ("SearchGraphs", "sizes_of")
+__all__ = ("Filtering", "SearchGraphs", "sizes_of")
+
+Filtering = Literal["none", "places", "masks"]
 
 _SAFE_SUM = float(np.finfo(np.float32).max) / 2
 """A dot product whose terms add up to less, signs aside, cannot overflow in any order of summing."""
@@ -26,25 +35,32 @@ _NUMBERS = tf.TensorSpec([None, None], tf.int32)
 _ITEMS = tf.TensorSpec([None, None], tf.float32)
 _LIMITS = tf.TensorSpec([None], tf.float32)
 _SIZES = tf.TensorSpec([4], tf.int32)
+_PLACES = tf.TensorSpec([None, 2], tf.int32)
+_MASKS = tf.TensorSpec([None, None], tf.bool)
+_WHICH = tf.TensorSpec([None], tf.int32)
+_FILTERS: dict[str, list[Any]] = {"none": [], "places": [_PLACES], "masks": [_MASKS, _WHICH]}
 
 _ALIKE = 1.25
 """A matrix that has grown by less finds the memory of its calls in TensorFlow's pool, or nearly all of it."""
 
 
 class SearchGraphs:
-    """The graphs of one TensorFlow device, by metric and by whether blocks are used.
+    """The graphs of one TensorFlow device, by metric, by whether blocks are used, and by what is left out.
 
     A cosine graph takes (queries [B, dim], items [dim, columns], sizes), a dot graph (queries, items, sizes,
-    limits [dim]); both answer (row numbers [B, k] int32, scores [B, k]). `sizes` comes from `sizes_of`.
-    `merge` takes (row numbers, scores, k) of several tiles side by side.
+    limits [dim]); both answer (row numbers [B, k] int32, scores [B, k]). `sizes` comes from `sizes_of`. One
+    that leaves out `places` takes them last, [M, 2] int32, each (query, column); one that `masks` takes masks
+    [M, columns] and the number [B] of the mask of each query. What is left out scores -inf. `merge` takes
+    (row numbers, scores, k) of several tiles side by side.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self._graphs = {
-            (metric, by_block): self._trace(metric, by_block=by_block)
+            (metric, by_block, filtering): self._trace(metric, by_block=by_block, filtering=filtering)
             for metric in ("cosine", "dot")
             for by_block in (False, True)
+            for filtering in get_args(Filtering)
         }
         self.merge = tf.function(
             merge_best,
@@ -52,28 +68,30 @@ class SearchGraphs:
             autograph=False,
         ).get_concrete_function()
         self.single_query = SingleQueryChoice()
-        self._warm: dict[tuple[int, int], int] = {}
+        self._warm: dict[tuple[int, int, Filtering], int] = {}
 
-    def of(self, metric: str, *, by_block: bool) -> Any:
+    def of(self, metric: str, *, by_block: bool, filtering: Filtering = "none") -> Any:
         """A ConcreteFunction."""
-        return self._graphs[metric, by_block]
+        return self._graphs[metric, by_block, filtering]
 
-    def is_warm(self, *, queries: int, k: int, rows: int) -> bool:
+    def is_warm(self, *, queries: int, k: int, rows: int, filtering: Filtering = "none") -> bool:
         """Whether such a call has been made over a matrix that was not much smaller, by any engine."""
-        return rows <= _ALIKE * self._warm.get((queries, k), 0)
+        return rows <= _ALIKE * self._warm.get((queries, k, filtering), 0)
 
-    def note_warm(self, *, queries: int, k: int, rows: int) -> None:
+    def note_warm(self, *, queries: int, k: int, rows: int, filtering: Filtering = "none") -> None:
         """Such a call has been made."""
-        self._warm[queries, k] = max(rows, self._warm.get((queries, k), 0))
+        call = (queries, k, filtering)
+        self._warm[call] = max(rows, self._warm.get(call, 0))
 
-    def _trace(self, metric: str, *, by_block: bool) -> Any:
-        search = _dot if metric == "dot" else _cosine
+    def _trace(self, metric: str, *, by_block: bool, filtering: Filtering) -> Any:
+        search, own = (_dot, [_LIMITS]) if metric == "dot" else (_cosine, [])
+        signature = [_QUERIES, _ITEMS, _SIZES, *own, *_FILTERS[filtering]]
 
         def on_device(*arguments: Any) -> tuple[Any, Any]:
+            mine, left_out = arguments[: 3 + len(own)], arguments[3 + len(own) :]
             with tf.device(self.device):
-                return search(_best_by_block if by_block else _best, *arguments)
+                return search(_selection(filtering, left_out, by_block=by_block), *mine)
 
-        signature = [_QUERIES, _ITEMS, _SIZES, *([_LIMITS] if metric == "dot" else [])]
         return tf.function(on_device, input_signature=signature, autograph=False).get_concrete_function()
 
 
@@ -97,6 +115,24 @@ def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
     """[B, 1]: 0, or NaN where a score may have overflowed and with it the order of the rows."""
     sums = tf.reduce_sum(tf.abs(queries) * limits, axis=1, keepdims=True)
     return tf.where(sums < _SAFE_SUM, 0.0, float("nan"))
+
+
+def _selection(filtering: Filtering, left_out: tuple[Any, ...], *, by_block: bool) -> Any:
+    """What finds the best of the scores of a tile, with what is left out of them."""
+    best = _best_by_block if by_block else _best
+    if filtering == "masks":
+        return lambda scores, sizes: best(masked(scores, *left_out), sizes)
+    if filtering == "places" and by_block:
+        return lambda scores, sizes: _best_without(scores, sizes, *left_out)
+    if filtering == "places":
+        return lambda scores, sizes: best(without(scores, *left_out), sizes)
+    return best
+
+
+def _best_without(scores: Any, sizes: Any, places: Any) -> tuple[Any, Any]:
+    first, rows, k, width = tf.unstack(sizes, 4)
+    numbers, values = without_by_block(scores, k, rows=rows, width=width, places=places)
+    return first + numbers, values
 
 
 def _best(scores: Any, sizes: Any) -> tuple[Any, Any]:

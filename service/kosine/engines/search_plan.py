@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 
+from kosine.engines.filters import MOST_REMADE
 from kosine.engines.matrix import BLOCK, padded_rows, tiling
 
-__all__ = ("block_width", "queries_per_call", "scratch_bytes", "warm_up_calls")
+__all__ = ("block_width", "masked_calls", "queries_per_call", "scratch_bytes", "warm_up_calls")
 
 USUAL_K = 10
 """What most callers ask for: warmed up at every batch size."""
@@ -53,6 +54,15 @@ def queries_per_call(rows: int, max_rows: int) -> int:
     return max(1, min(max_rows, SCORES_BUDGET // (4 * columns)))
 
 
+def masked_calls(queries_per_call: int) -> int:
+    """How many queries with masks are scored at once: half, since each needs a copy of its scores.
+
+    >>> masked_calls(128), masked_calls(1)
+    (64, 1)
+    """
+    return max(1, queries_per_call // 2)
+
+
 def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     """Upper bound of what calls make the process hold beside the matrix.
 
@@ -64,8 +74,13 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     selection = _most_selection_bytes(min(max_k, largest), largest)
     # Numbers and scores of every tile, and once more side by side.
     answers = 2 * 8 * tiles * min(max_k, largest) if tiles > 1 else 0
-    per_query = 4 * columns + selection + answers + 3 * 4 * dim
-    return 2 * queries_per_call(rows, max_rows) * per_query + GRAPHS_BYTES
+    rest = selection + answers + 3 * 4 * dim
+    together = queries_per_call(rows, max_rows)
+    # Blocks made anew are looked up, changed and padded. A mask is kept, sent, looked up, and all copied.
+    remade = 3 * 4 * min(columns, MOST_REMADE * BLOCK)
+    plain = together * (4 * columns + remade + rest)
+    masked = masked_calls(together) * ((4 + 4 + 3) * columns + rest)
+    return 2 * max(plain, masked) + GRAPHS_BYTES
 
 
 def warm_up_calls(batch_sizes: tuple[int, ...], max_k: int) -> list[tuple[int, int]]:

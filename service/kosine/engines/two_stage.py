@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ("best_rows", "best_rows_by_block", "merge_best")
+__all__ = ("best_rows", "best_rows_by_block", "masked", "merge_best", "without", "without_by_block")
 
 
 def best_rows(scores: Any, k: Any, *, rows: Any) -> tuple[Any, Any]:
@@ -44,12 +44,55 @@ def best_rows_by_block(scores: Any, k: Any, *, rows: Any, width: Any) -> tuple[A
     blocks = (rows + width - 1) // width
     maxima = tf.reduce_max(by_block, axis=2)[:, :blocks]
     block_numbers = tf.sort(tf.math.top_k(maxima, k + 1, sorted=False).indices, axis=1)
-    flat = [batch, (k + 1) * width]
-    candidates = tf.reshape(tf.gather(by_block, block_numbers, axis=1, batch_dims=1), flat)
+    candidates = tf.gather(by_block, block_numbers, axis=1, batch_dims=1)
+    return _best_of(candidates, block_numbers, k, rows=rows, width=width)
+
+
+def masked(scores: Any, masks: Any, which: Any) -> Any:
+    """A copy of `scores` [B, columns]: -inf where the mask `which[b]` of `masks` [M, columns] is false."""
+    return tf.where(tf.gather(masks, which), scores, float("-inf"))
+
+
+def without(scores: Any, places: Any) -> Any:
+    """A copy of `scores` with -inf at `places` [M, 2] int32, each (query, column)."""
+    return tf.tensor_scatter_nd_update(scores, places, tf.fill([tf.shape(places)[0]], float("-inf")))
+
+
+def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any) -> tuple[Any, Any]:
+    """As `best_rows_by_block` of `without(scores, places)`, and no copy.
+
+    Only blocks that hold a place are made anew: for their maxima, and where they are chosen. So the cost
+    follows the places, while a copy of the scores costs as much as reading them twice.
+    """
+    batch, blocks = tf.shape(scores)[0], (rows + width - 1) // width
+    flat = tf.reshape(scores, [-1, width])
+    in_all = tf.shape(flat)[0] // batch
+    touched, which = tf.unique(places[:, 0] * in_all + places[:, 1] // width)
+    remade = without(tf.gather(flat, touched), tf.stack([which, places[:, 1] % width], axis=1))
+    maxima = tf.reduce_max(flat, axis=1)
+    maxima = tf.tensor_scatter_nd_update(maxima, touched[:, None], tf.reduce_max(remade, axis=1))
+    # One more, so that there is something to look at where no place is.
+    remade = tf.pad(remade, [[0, 1], [0, 0]])
+    by_query = tf.reshape(maxima, [batch, -1])[:, :blocks]
+    block_numbers = tf.sort(tf.math.top_k(by_query, k + 1, sorted=False).indices, axis=1)
+    chosen = tf.range(batch)[:, None] * in_all + block_numbers
+    none = tf.fill([batch * in_all], -1)
+    remade_at = tf.gather(
+        tf.tensor_scatter_nd_update(none, touched[:, None], tf.range(tf.shape(touched)[0])), chosen
+    )[:, :, None]
+    candidates = tf.where(
+        remade_at < 0, tf.gather(flat, chosen), tf.gather(remade, tf.maximum(remade_at[:, :, 0], 0))
+    )
+    return _best_of(candidates, block_numbers, k, rows=rows, width=width)
+
+
+def _best_of(candidates: Any, block_numbers: Any, k: Any, *, rows: Any, width: Any) -> tuple[Any, Any]:
+    """The best `k` of the scores [B, blocks, width] of these blocks, in row order."""
+    flat = [tf.shape(candidates)[0], (k + 1) * width]
     candidate_rows = tf.reshape(block_numbers[:, :, None] * width + tf.range(width), flat)
-    candidates = tf.where(candidate_rows < rows, candidates, float("-inf"))
-    values, positions = tf.math.top_k(candidates, k)
-    return tf.gather(candidate_rows, positions, axis=1, batch_dims=1), values
+    values = tf.where(candidate_rows < rows, tf.reshape(candidates, flat), float("-inf"))
+    best, positions = tf.math.top_k(values, k)
+    return tf.gather(candidate_rows, positions, axis=1, batch_dims=1), best
 
 
 def merge_best(numbers: Any, scores: Any, k: Any) -> tuple[Any, Any]:

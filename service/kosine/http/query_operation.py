@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from litestar.openapi.spec import (
     Example,
@@ -18,6 +19,7 @@ from litestar.openapi.spec import (
 )
 
 from kosine.http.bodies.formats import ENCODERS
+from kosine.http.wire import MAX_IDS
 
 __all__ = ("CosOperation",)
 
@@ -95,7 +97,7 @@ def _query_schema() -> Schema:
     return Schema(
         type=OpenAPIType.OBJECT,
         additional_properties=False,
-        one_of=[Schema(required=[name]) for name in ("embedding", "embeddings")],
+        one_of=[Schema(required=[name]) for name in ("embedding", "embeddings", "id", "ids")],
         properties={
             "embedding": _VECTOR,
             "embeddings": Schema(
@@ -105,16 +107,46 @@ def _query_schema() -> Schema:
                 description="Several queries, up to `max_query_rows` of the index; the answer has `results`.",
             ),
             "k": _COUNT,
+            "id": _id("Instead of a vector: the item whose vector is the query. It does not find itself."),
+            "ids": Schema(
+                type=OpenAPIType.ARRAY,
+                items=_id("As `id`."),
+                min_items=1,
+                description="Several by their ids.",
+            ),
+            "include_self": Schema(
+                type=OpenAPIType.BOOLEAN, description="Beside `id` or `ids`: the item does find itself."
+            ),
+            "exclude": _ids("Items that are not to be found; unknown ones are ignored."),
+            "include": _ids("The only items that can be found; unknown ones are ignored."),
+            "min_score": Schema(type=OpenAPIType.NUMBER, description="What scores less is left out."),
+            "with_embeddings": Schema(
+                type=OpenAPIType.BOOLEAN,
+                description="Answer the vectors of the items, too; with metric cosine they have length 1.",
+            ),
         },
     )
 
 
+def _id(description: str) -> Schema:
+    either = [Schema(type=OpenAPIType.INTEGER), Schema(type=OpenAPIType.STRING)]
+    return Schema(one_of=either, description=f"{description} Of the type of the ids file; else a row number.")
+
+
+def _ids(description: str) -> Schema:
+    return Schema(type=OpenAPIType.ARRAY, items=_id("An item."), max_items=MAX_IDS, description=description)
+
+
 def _examples() -> dict[str, Example | Reference]:
+    bodies: dict[str, Any] = {
+        "One query": {"embedding": [0.1, 0.7, -0.2], "k": 10},
+        "Several at once": {"embeddings": [[0.1, 0.7, -0.2], [0.5, 0.0, 0.3]], "k": 10},
+        "Like a stored item": {"id": "sku-9", "k": 5, "exclude": ["sku-3"], "min_score": 0.4},
+        "The best of given items": {"embedding": [0.1, 0.7, -0.2], "include": ["sku-1", "sku-2"]},
+    }
     return {
-        "one": Example(summary="One query", value={"embedding": [0.1, 0.7, -0.2], "k": 10}),
-        "several": Example(
-            summary="Several at once", value={"embeddings": [[0.1, 0.7, -0.2], [0.5, 0.0, 0.3]], "k": 10}
-        ),
+        summary.lower().replace(" ", "_"): Example(summary=summary, value=body)
+        for summary, body in bodies.items()
     }
 
 

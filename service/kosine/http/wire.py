@@ -8,7 +8,7 @@ Duplicate keys: the last one counts.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from kosine.errors import BadEncoding, BadJson, BadK, InvalidValue, JsonTooDeep, UnknownField, UnknownIndex
 from kosine.http.bodies.floats import from_raw
 from kosine.http.problems import printable
-from kosine.serving.request import SearchRequest
+from kosine.serving.request import SearchOptions, SearchRequest
 from kosine.settings import INDEX_NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "MAX_DEPTH",
+    "MAX_IDS",
     "CosAnswer",
     "CosAnswers",
     "CosQuery",
@@ -43,6 +44,9 @@ __all__ = (
 MAX_DEPTH = 32
 """A query nests three levels; whatever nests this many is an attack or a mistake."""
 
+MAX_IDS = 10_000
+"""Excluded or included in one request."""
+
 _NAME = re.compile(INDEX_NAME_PATTERN)
 _POSITION = re.compile(r" \(byte (\d+)\)$")
 _PATH = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
@@ -50,15 +54,30 @@ _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """One query, or several.
+_Ids = Annotated[list[int | str], msgspec.Meta(max_length=MAX_IDS)]
+_SUBJECTS = ("embedding", "embeddings", "id", "ids")
 
-    A field that is absent costs nothing to decode: measured against a struct of `embedding` and `k` alone.
-    """
+
+class _PlainQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """What nearly all callers send; tried first, so that nobody pays for the fields of `CosQuery`."""
+
+    embedding: list[float] | bytes
+    k: int | UnsetType = UNSET
+
+
+class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Everything that a query may say."""
 
     embedding: list[float] | bytes | UnsetType = UNSET
     k: int | UnsetType = UNSET
     embeddings: list[list[float] | bytes] | UnsetType = UNSET
+    id: int | str | UnsetType = UNSET
+    ids: list[int | str] | UnsetType = UNSET
+    include_self: bool | UnsetType = UNSET
+    exclude: _Ids | UnsetType = UNSET
+    include: _Ids | UnsetType = UNSET
+    min_score: float | UnsetType = UNSET
+    with_embeddings: bool | UnsetType = UNSET
 
 
 class CosAnswer(msgspec.Struct):
@@ -66,6 +85,8 @@ class CosAnswer(msgspec.Struct):
 
     result: list[tuple[int | str, float]]
     version: str
+    embeddings: list[list[float]] | UnsetType = UNSET
+    """Of the items, where `with_embeddings` asked for them."""
 
 
 class RowError(msgspec.Struct):
@@ -81,9 +102,11 @@ class CosAnswers(msgspec.Struct, omit_defaults=True):
 
     results: list[list[tuple[int | str, float]] | None]
     version: str
+    embeddings: list[list[list[float]] | None] | UnsetType = UNSET
     errors: list[RowError] | UnsetType = UNSET
 
 
+_PLAIN = msgspec.json.Decoder(_PlainQuery)
 _DECODER = msgspec.json.Decoder(CosQuery)
 _ENCODER = msgspec.json.Encoder()
 
@@ -96,17 +119,33 @@ def encode_result(result: SearchResult) -> bytes:
 def answer_of(result: SearchResult) -> dict[str, Any]:
     """`{"result": [[id, score], ...], "version": "..."}`, or `results`, and `errors` where there are any."""
     if not result.many:
-        return {"result": _pairs(result.outcomes[0]), "version": result.version}
+        return _answer_of_one(result.outcomes[0], result.version)
     body: dict[str, Any] = {
         "results": [_pairs(outcome) for outcome in result.outcomes],
         "version": result.version,
     }
+    if any(_embeddings(outcome) is not None for outcome in result.outcomes):
+        body["embeddings"] = [_embeddings(outcome) for outcome in result.outcomes]
     if errors := result.errors:
         body["errors"] = [
             {**error.facts, "row": row, "code": error.code, "detail": error.detail}
             for row, error in errors.items()
         ]
     return body
+
+
+def _answer_of_one(outcome: Answer | RequestError, version: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"result": _pairs(outcome), "version": version}
+    if (embeddings := _embeddings(outcome)) is not None:
+        body["embeddings"] = embeddings
+    return body
+
+
+def _embeddings(outcome: Answer | RequestError) -> list[list[float]] | None:
+    if isinstance(outcome, Exception) or outcome.embeddings is None:
+        return None
+    listed: list[list[float]] = outcome.embeddings.tolist()
+    return listed
 
 
 def _pairs(outcome: Answer | RequestError) -> list[tuple[int | str, float]] | None:
@@ -117,15 +156,44 @@ def _pairs(outcome: Answer | RequestError) -> list[tuple[int | str, float]] | No
 
 def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
     """What `body` asks for. Raises as `decode_query`, and InvalidValue unless it asks in one way."""
-    query = decode_query(body)
+    try:
+        plain = _PLAIN.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _to_request(decode_query(body))
+    vector = _vector(plain.embedding, "$.embedding")
+    return SearchRequest(vectors=(vector,), k=None if plain.k is UNSET else plain.k)
+
+
+def _to_request(query: CosQuery) -> SearchRequest:
     k = None if query.k is UNSET else query.k
-    embedding, embeddings = query.embedding, query.embeddings
-    if embedding is not UNSET and embeddings is UNSET:
-        return SearchRequest(vectors=(_vector(embedding, "$.embedding"),), k=k)
-    if embeddings is not UNSET and embedding is UNSET:
-        vectors = [_vector(each, f"$.embeddings[{row}]") for row, each in enumerate(embeddings)]
-        return SearchRequest(vectors=vectors, many=True, k=k)
-    raise InvalidValue("expected one of `embedding` and `embeddings`", path="$")
+    asked = [name for name in _SUBJECTS if getattr(query, name) is not UNSET]
+    if len(asked) != 1:
+        got = " and ".join(f"`{name}`" for name in asked) or "none of them"
+        raise InvalidValue(
+            f"expected one of {', '.join(f'`{name}`' for name in _SUBJECTS)}, got {got}", path="$"
+        )
+    options = _options(query)
+    if query.id is not UNSET:
+        return SearchRequest(ids=(query.id,), k=k, options=options)
+    if query.ids is not UNSET:
+        return SearchRequest(ids=query.ids, many=True, k=k, options=options)
+    if query.embeddings is not UNSET:
+        vectors = [_vector(each, f"$.embeddings[{row}]") for row, each in enumerate(query.embeddings)]
+        return SearchRequest(vectors=vectors, many=True, k=k, options=options)
+    return SearchRequest(vectors=_only(query.embedding), k=k, options=options)
+
+
+def _only(embedding: list[float] | bytes | UnsetType) -> tuple[list[float] | NDArray[np.float32], ...]:
+    return () if embedding is UNSET else (_vector(embedding, "$.embedding"),)
+
+
+def _options(query: CosQuery) -> SearchOptions | None:
+    """What was sent of them; None where nothing was."""
+    sent = {name: getattr(query, name) for name in SearchOptions.__struct_fields__}
+    given = {name: value for name, value in sent.items() if value is not UNSET}
+    if given.get("include_self") is not None and query.id is UNSET and query.ids is UNSET:
+        raise InvalidValue("expected `include_self` only beside `id` or `ids`", path="$.include_self")
+    return SearchOptions(**given) if given else None
 
 
 def _vector(sent: list[float] | bytes, path: str) -> list[float] | NDArray[np.float32]:

@@ -16,6 +16,7 @@ import numpy as np
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import CHUNK_BYTES, read_chunks
 from kosine.npy.header import DtypeRule, read_header, shown
+from kosine.serving.item_ids import hash_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,6 @@ MAX_ID_LENGTH = 512
 
 _SHOWN = 5
 _SHOWN_CHARACTERS = 40
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,7 +129,7 @@ def _texts(raw: NDArray[Any], step: int) -> NDArray[np.str_]:
         part = points[start : start + step]
         for what, wrong in _text_faults(part):
             _refuse_rows(start + np.flatnonzero(wrong), f"expected {what}")
-        hashes[start : start + step] = _hash(part)
+        hashes[start : start + step] = hash_texts(part)
     _check_unique(hashes, values)
     return values
 
@@ -149,15 +149,6 @@ def _text_faults(points: NDArray[np.uint32]) -> tuple[tuple[str, NDArray[np.bool
 
 def _within(points: NDArray[np.uint32], first: int, last: int) -> NDArray[np.bool_]:
     return (points >= first) & (points <= last)
-
-
-def _hash(points: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Equal for equal rows; unequal ones seldom collide."""
-    hashed = np.zeros(len(points), np.uint64)
-    for column in points.T:
-        hashed = (hashed ^ column) * _MULTIPLIER
-        hashed ^= hashed >> np.uint64(32)
-    return hashed
 
 
 def _check_unique(keys: NDArray[Any], values: NDArray[Any]) -> None:

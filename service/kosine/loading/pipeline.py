@@ -29,6 +29,7 @@ from kosine.loading.opening import Opener
 from kosine.loading.self_check import check_engine, sample_rows
 from kosine.loading.source import Fingerprint
 from kosine.npy.header import read_header
+from kosine.serving.item_ids import LOOKUP_BYTES, ItemIds
 from kosine.serving.status import VersionInfo
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class LoadedIndex:
 
     info: VersionInfo
     engine: Engine
-    ids: NDArray[np.generic] | None
+    ids: ItemIds
     copy: PendingCopy | None = None
     """To be committed once it serves, or discarded."""
 
@@ -309,6 +310,7 @@ class _Load:
         settings = self._job.settings
         values = self._left(artifact, ids)
         self._enter(Stage.BUILD, self._total)
+        items = ItemIds(values, artifact.matrix.rows)
         samples = sample_rows(artifact.matrix)
         engine = self._factory.build(
             artifact.matrix, metric=settings.metric, max_k=settings.max_k, max_rows=settings.batch.max_rows
@@ -322,7 +324,7 @@ class _Load:
         except BaseException:
             engine.close()
             raise
-        return LoadedIndex(info=info, engine=engine, ids=values)
+        return LoadedIndex(info=info, engine=engine, ids=items)
 
     def _left(self, artifact: MatrixArtifact, ids: IdsArtifact | None) -> NDArray[np.generic] | None:
         """Ids of what is left of the file, which must satisfy the guards, too."""
@@ -374,8 +376,8 @@ def warm_up_sizes(max_rows: int) -> tuple[int, ...]:
 
 
 def _ids_bytes(sources: Sources, rows: int) -> int:
-    """As read, in native order, and as the keys that prove them unique."""
-    return 2 * sources.ids.size + 24 * rows if sources.ids is not None else 0
+    """As read, in native order, and with the keys that prove them unique, then find them."""
+    return 2 * sources.ids.size + LOOKUP_BYTES * rows if sources.ids is not None else 0
 
 
 def _digest(settings: IndexSettings, dim: int, vectors: bytes, ids: bytes) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kosine.engines.engine import Engine
     from kosine.metrics import IndexMetrics
     from kosine.serving.dispatcher import Dispatcher
+    from kosine.serving.item_ids import ItemIds
+    from kosine.serving.options import RowOptions
     from kosine.settings import BatchSettings
 
 __all__ = ("Batcher",)
@@ -41,7 +43,7 @@ class Batcher:
         self,
         *,
         engine: Engine,
-        ids: NDArray[np.generic] | None,
+        ids: ItemIds,
         settings: BatchSettings,
         dispatcher: Dispatcher,
         metrics: IndexMetrics,
@@ -79,22 +81,28 @@ class Batcher:
         self.queue_limit = min(settings.queue_rows, max(1, settings.queue_bytes // self._row_bytes))
 
     async def search(
-        self, query: NDArray[np.float32], k: int, *, deadline: float, abandoned: Callable[[], bool]
+        self,
+        query: NDArray[np.float32] | None,
+        k: int,
+        *,
+        deadline: float,
+        abandoned: Callable[[], bool],
+        options: RowOptions | None = None,
     ) -> Answer:
-        """The `min(k, rows)` best items for `query` [dim], checked by `to_query`.
+        """The `min(k, rows)` best items for `query` [dim], checked by `to_query`; None: `options` name it.
 
         `deadline` is in the loop's time; `abandoned()` tells whether the client has gone. Raises Overloaded,
         DeadlineExceeded, EngineFailed, NotFinite (a dot product overflows), ShuttingDown or Abandoned.
         """
-        self._admit(1, deadline)
+        self._admit(1, deadline, 0 if options is None else options.nbytes)
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._queue.append(Waiting(query, k, deadline, abandoned, future))
+        self._queue.append(Waiting(query, k, deadline, abandoned, future, options))
         self._queued(deadline)
         return await future
 
     async def search_all(
         self,
-        queries: Iterable[NDArray[np.float32]],
+        queries: Iterable[tuple[NDArray[np.float32] | None, RowOptions | None]],
         k: int,
         *,
         deadline: float,
@@ -107,10 +115,10 @@ class Batcher:
         rows = list(queries)
         if not rows:
             return []
-        self._admit(len(rows), deadline)
+        self._admit(len(rows), deadline, sum(options.nbytes for _, options in rows if options is not None))
         gathered = Gathered(len(rows), self._loop.create_future())
-        for row, outcome in zip(rows, gathered.rows(), strict=True):
-            self._queue.append(Waiting(row, k, deadline, abandoned, outcome))
+        for (query, options), outcome in zip(rows, gathered.rows(), strict=True):
+            self._queue.append(Waiting(query, k, deadline, abandoned, outcome, options))
         self._queued(deadline)
         return await gathered.future
 
@@ -122,7 +130,8 @@ class Batcher:
             self._sweep_at(deadline)
         self._dispatcher.wake(self)
 
-    def _admit(self, rows: int, deadline: float) -> None:
+    def _admit(self, rows: int, deadline: float, more_bytes: int) -> None:
+        """Make sure of room for `rows` queries with `more_bytes` of filters."""
         now = self._loop.time()
         if self._engine is None:
             raise ShuttingDown("the service is stopping; ask another replica", retry_after=RETRY_AFTER)
@@ -136,8 +145,23 @@ class Batcher:
                 retry_after=RETRY_AFTER,
                 queue_rows=self.queue_limit,
             )
+        if more_bytes:
+            self._admit_bytes(rows, more_bytes)
         if not self.breaker.allows(now):
             raise EngineFailed("the engine fails on every query; retry later", retry_after=RETRY_AFTER)
+
+    def _admit_bytes(self, rows: int, more: int) -> None:
+        # Summed only for those who bring filters: all others are bounded by their number.
+        held = sum(one.options.nbytes for one in self._queue if one.options is not None)
+        need = held + more + (len(self._queue) + rows) * self._row_bytes
+        limit = int(self._settings.queue_bytes)
+        if need > limit:
+            raise Overloaded(
+                f"what waits would take {need} bytes with these filters, of at most {limit}; "
+                "retry later, or name fewer ids",
+                retry_after=RETRY_AFTER,
+                queue_bytes=limit,
+            )
 
     def _forget_the_dead(self, room: int) -> bool:
         """Drop queries nobody waits for; whether no more than `room` are left."""
@@ -210,7 +234,10 @@ class Batcher:
             ids, scores = batch.ids[position], batch.scores[position]
             if one.k < len(scores):
                 ids, scores = ids[: one.k], scores[: one.k]
-            one.future.set_result(Answer(ids, scores, queued, batch.engine_seconds, rows))
+            answer = Answer(ids, scores, queued, batch.engine_seconds, rows)
+            if batch.embeddings:
+                answer.embeddings = batch.embeddings.get(position)
+            one.future.set_result(answer)
         self._metrics.engine_seconds.observe(batch.engine_seconds)
         self._metrics.batch_rows.observe(rows)
         self.breaker.record(good=_any_good(batch), now=self._loop.time())

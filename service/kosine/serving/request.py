@@ -19,7 +19,21 @@ if TYPE_CHECKING:
     from kosine.errors import RequestError
     from kosine.serving.batch import Answer
 
-__all__ = ("SearchRequest", "SearchResult")
+__all__ = ("SearchOptions", "SearchRequest", "SearchResult")
+
+
+class SearchOptions(msgspec.Struct, kw_only=True, frozen=True):
+    """What a plain query does without. Ids are those of the index: row numbers, or as in its ids file."""
+
+    exclude: Sequence[int | str] = ()
+    """Never found; ids that the index does not hold are none of its items anyway."""
+    include: Sequence[int | str] | None = None
+    """Only these can be found."""
+    include_self: bool = False
+    """Whether an item that is searched by its id can be found."""
+    min_score: float | None = None
+    with_embeddings: bool = False
+    """Whether the vectors of what is found are answered, too: for cosine with length 1."""
 
 
 class SearchRequest(msgspec.Struct, kw_only=True):
@@ -28,8 +42,10 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     A Struct because one is made for every query, and a dataclass takes seven times as long.
     """
 
-    vectors: Sequence[list[float] | NDArray[np.float32]] | NDArray[np.float32]
+    vectors: Sequence[list[float] | NDArray[np.float32]] | NDArray[np.float32] = ()
     """One query each, or float32 [n, dim]; a float32 [n * dim] is cut by the dimension of the index."""
+    ids: Sequence[int | str] | None = None
+    """Instead of vectors: items whose vectors are the queries."""
     many: bool | None = False
     """Whether the answer is a list of results, however many there are, or the result of the only query.
 
@@ -37,6 +53,7 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     """
     k: int | None = None
     """None: as many as the index answers by default."""
+    options: SearchOptions | None = None
 
 
 class SearchResult(msgspec.Struct, kw_only=True):

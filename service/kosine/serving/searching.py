@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from kosine.errors import DimMismatch, InvalidValue, RequestError, TooManyRows
 from kosine.serving.batch import Answer
 from kosine.serving.query import check_k, to_query
 from kosine.serving.request import SearchRequest, SearchResult
+from kosine.serving.resolving import resolve_ids, resolve_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import NoReturn
 
     from numpy.typing import NDArray
 
+    from kosine.serving.options import RowOptions
     from kosine.serving.version import Version
 
 __all__ = ("Terms", "search")
 
 _SHOWN = 10
+
+Row = tuple["NDArray[np.float32] | None", "RowOptions | None"]
 
 
 class Terms(msgspec.Struct, kw_only=True):
@@ -49,18 +54,24 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
         request = _cut(request, version)
     if request.many:
         return await _search_many(version, request, terms)
-    row = _to_query(version, request.vectors[0])
+    if request.ids is None:
+        query = _to_query(version, request.vectors[0])
+        options = None if request.options is None else resolve_options(request.options, version.ids)
+    else:
+        query, options = None, _only(resolve_ids(request.ids, request.options, version.ids))
     k = version.settings.k if request.k is None else request.k
     check_k(k, max_k=version.settings.max_k)
-    answer = await version.batcher.search(row, k, deadline=terms.deadline, abandoned=terms.abandoned)
+    answer = await version.batcher.search(
+        query, k, deadline=terms.deadline, abandoned=terms.abandoned, options=options
+    )
     return SearchResult(version=version.info.version, outcomes=[answer])
 
 
 async def _search_many(version: Version, request: SearchRequest, terms: Terms) -> SearchResult:
-    vectors = request.vectors
-    _check_count(len(vectors), version)
     k = check_k(version.settings.k if request.k is None else request.k, max_k=version.settings.max_k)
-    good, refused = _checked(version, vectors)
+    rows = _rows_by_id(version, request) if request.ids is not None else _rows(version, request)
+    good = {at: row for at, row in enumerate(rows) if not isinstance(row, RequestError)}
+    refused = {at: row for at, row in enumerate(rows) if isinstance(row, RequestError)}
     if refused and not terms.lenient:
         _refuse(refused)
     answers = await version.batcher.search_all(
@@ -69,7 +80,7 @@ async def _search_many(version: Version, request: SearchRequest, terms: Terms) -
     outcomes: dict[int, Answer | Exception] = {**refused, **dict(zip(good, answers, strict=True))}
     result = SearchResult(
         version=version.info.version,
-        outcomes=[_outcome(outcomes[row]) for row in range(len(vectors))],
+        outcomes=[_outcome(outcomes[row]) for row in range(len(rows))],
         many=True,
     )
     if result.errors and not terms.lenient:
@@ -77,11 +88,36 @@ async def _search_many(version: Version, request: SearchRequest, terms: Terms) -
     return result
 
 
+def _rows(version: Version, request: SearchRequest) -> list[Row | RequestError]:
+    """Each query as it can be queued, or why not."""
+    _check_count(len(request.vectors), version)
+    options = None if request.options is None else resolve_options(request.options, version.ids)
+    rows: list[Row | RequestError] = []
+    for values in request.vectors:
+        try:
+            rows.append((_to_query(version, values), options))
+        except RequestError as error:
+            rows.append(error)
+    return rows
+
+
+def _rows_by_id(version: Version, request: SearchRequest) -> list[Row | RequestError]:
+    ids = request.ids or ()
+    _check_count(len(ids), version)
+    found = resolve_ids(ids, request.options, version.ids)
+    return [each if isinstance(each, RequestError) else (None, each) for each in found]
+
+
+def _only(resolved: list[RowOptions | RequestError]) -> RowOptions:
+    [options] = resolved
+    if isinstance(options, RequestError):
+        raise options
+    return options
+
+
 def _cut(request: SearchRequest, version: Version) -> SearchRequest:
     """Numbers end to end have no other boundaries than the dimension."""
     flat, dim = np.asarray(request.vectors), version.info.dim
-    if len(flat) == dim:
-        return SearchRequest(vectors=(flat,), k=request.k)
     if not len(flat) or len(flat) % dim:
         raise DimMismatch(
             f"expected a multiple of {dim} numbers, got {len(flat)}",
@@ -89,12 +125,12 @@ def _cut(request: SearchRequest, version: Version) -> SearchRequest:
             got=len(flat),
             version=version.info.version,
         )
-    return SearchRequest(vectors=flat.reshape(-1, dim), many=True, k=request.k)
+    return structs.replace(request, vectors=flat.reshape(-1, dim), many=len(flat) > dim)
 
 
 def _check_count(rows: int, version: Version) -> None:
     if not rows:
-        raise InvalidValue("expected at least one query, got an empty list", path="$.embeddings")
+        raise InvalidValue("expected at least one query, got an empty list")
     most = min(version.settings.max_query_rows, version.batcher.queue_limit)
     if rows > most:
         raise TooManyRows(
@@ -103,20 +139,6 @@ def _check_count(rows: int, version: Version) -> None:
             limit=most,
             got=rows,
         )
-
-
-def _checked(
-    version: Version, vectors: Sequence[list[float] | NDArray[np.float32]] | NDArray[np.float32]
-) -> tuple[dict[int, NDArray[np.float32]], dict[int, RequestError]]:
-    """Rows that can be scored and refusals of the others, by position."""
-    good: dict[int, NDArray[np.float32]] = {}
-    refused: dict[int, RequestError] = {}
-    for row, values in enumerate(vectors):
-        try:
-            good[row] = _to_query(version, values)
-        except RequestError as error:
-            refused[row] = error
-    return good, refused
 
 
 def _to_query(version: Version, values: list[float] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,10 +158,10 @@ def _outcome(outcome: Answer | Exception) -> Answer | RequestError:
 
 def _refuse(refused: dict[int, RequestError]) -> NoReturn:
     """Refuse the whole for its first bad row, and name all of them."""
-    row, error = min(refused.items())
     rows = sorted(refused)
+    error = refused[rows[0]]
     whole = type(error)(
-        f"query {row}: {error.detail} ({len(rows)} of the queries are refused; `Prefer: handling=lenient` "
+        f"query {rows[0]}: {error.detail} ({len(rows)} of the queries refused; `Prefer: handling=lenient` "
         "answers the others)",
         retry_after=error.retry_after,
         **error.facts,

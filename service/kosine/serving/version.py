@@ -16,12 +16,10 @@ from kosine.serving.batcher import Batcher
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kosine.engines.engine import Engine
     from kosine.metrics import Metrics
     from kosine.serving.dispatcher import Dispatcher
+    from kosine.serving.item_ids import ItemIds
     from kosine.serving.status import VersionInfo
     from kosine.settings import IndexSettings
 
@@ -31,8 +29,9 @@ __all__ = ("Lease", "Version", "open_version")
 class Version:
     """What a name points to. Only `settings` (k, timeout, batch) may change while it serves."""
 
-    def __init__(self, *, info: VersionInfo, settings: IndexSettings, batcher: Batcher) -> None:
+    def __init__(self, *, info: VersionInfo, settings: IndexSettings, batcher: Batcher, ids: ItemIds) -> None:
         self.info = info
+        self.ids = ids
         self.settings = settings
         self.batcher = batcher
         self._leases = 0
@@ -101,12 +100,12 @@ def open_version(
     info: VersionInfo,
     settings: IndexSettings,
     engine: Engine,
-    ids: NDArray[np.generic] | None,
+    ids: ItemIds,
     dispatcher: Dispatcher,
     metrics: Metrics,
 ) -> Version:
-    """Give a warmed-up engine its queue. `ids` is [rows] int64 or unicode; None answers row numbers."""
+    """Give a warmed-up engine its queue."""
     batcher = Batcher(
         engine=engine, ids=ids, settings=settings.batch, dispatcher=dispatcher, metrics=metrics.of(info.name)
     )
-    return Version(info=info, settings=settings, batcher=batcher)
+    return Version(info=info, settings=settings, batcher=batcher, ids=ids)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from kosine.engines.filters import RowFilter
     from kosine.engines.matrix import DimMajorMatrix
 
 __all__ = ("PEER_ENGINES", "PeerDevice", "PeerEngine")
@@ -37,6 +38,14 @@ class _Engine:
         unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
         rows, scores = self.find(unit, min(k, self.rows))
         return rows.astype(np.int32), scores
+
+    def search_filtered(
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        raise NotImplementedError("peers are compared on plain queries")
+
+    def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        raise NotImplementedError("peers are compared on plain queries")
 
     def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
         progress("warm-up")

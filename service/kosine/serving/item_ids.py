@@ -1,0 +1,113 @@
+"""From ids to rows and back. Immutable, made in a loader thread.
+
+Rows are found by binary search among sorted keys: 12 bytes a row, where a dict takes over 100. The key of a
+whole number is itself; that of a text is a hash, and what a hash finds is compared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kosine.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ("LOOKUP_BYTES", "ItemIds", "hash_texts")
+
+LOOKUP_BYTES = 28
+"""A row, while the lookup is made: its key, its rank as NumPy sorts, and what is kept."""
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+class ItemIds:
+    """The ids of `rows` rows: `values` [rows] int64 or native text, each once, or None for row numbers."""
+
+    def __init__(self, values: NDArray[Any] | None, rows: int) -> None:
+        self.values = values
+        self._rows = rows
+        if values is not None:
+            keys = _keys(values)
+            order = np.argsort(keys, kind="stable")
+            self._sorted, self._order = keys[order], order.astype(np.int32)
+            self._collide = values.dtype.kind == "U" and bool((self._sorted[1:] == self._sorted[:-1]).any())
+
+    def names(self, rows: NDArray[np.int32]) -> list[Any]:
+        """The ids of these rows, nested like them."""
+        named: list[Any] = (rows if self.values is None else self.values[rows]).tolist()
+        return named
+
+    def find(self, ids: Sequence[int | str], *, field: str) -> NDArray[np.int32]:
+        """The row of each id, -1 where there is none. InvalidValue where `field` has another type of id."""
+        texts = self.values is not None and self.values.dtype.kind == "U"
+        wanted, told = (str, "texts") if texts else (int, "whole numbers")
+        if not all(type(each) is wanted for each in ids):
+            wrong = next(each for each in ids if type(each) is not wanted)
+            raise InvalidValue(
+                f"ids of this index are {told}: expected that in `{field}`, got "
+                f"{'a text' if isinstance(wrong, str) else 'a number'}",
+                path=f"$.{field}",
+            )
+        if texts:
+            return self._find_texts([str(each) for each in ids])
+        return self._find_numbers(ids)
+
+    def _find_numbers(self, ids: Sequence[int | str]) -> NDArray[np.int32]:
+        limits = np.iinfo(np.int64)
+        asked = np.array([each if limits.min <= int(each) <= limits.max else -1 for each in ids], np.int64)
+        beyond = np.array([not limits.min <= int(each) <= limits.max for each in ids], np.bool_)
+        if self.values is None:
+            return np.where((asked >= 0) & (asked < self._rows) & ~beyond, asked, -1).astype(np.int32)
+        rows, found = self._nearest(asked)
+        return np.where(found & ~beyond, rows, np.int32(-1))
+
+    def _find_texts(self, ids: list[str]) -> NDArray[np.int32]:
+        values = self.values
+        if values is None or not ids:
+            return np.empty(0, np.int32)
+        width = values.dtype.itemsize // 4
+        # What is longer would be cut to an id that it is not; so would a NUL at the end.
+        known = [each if len(each) <= width and _encodable(each) else "" for each in ids]
+        asked = np.array(known, values.dtype)
+        keys = _keys(asked)
+        rows, found = self._nearest(keys)
+        rows = np.where(found & (values[rows] == asked), rows, np.int32(-1))
+        if self._collide:
+            for missed in np.flatnonzero(found & (rows < 0)).tolist():
+                rows[missed] = self._among_equals(keys[missed], asked[missed])
+        return rows
+
+    def _nearest(self, keys: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The first row whose key is not less, and whether it is equal."""
+        at = np.minimum(np.searchsorted(self._sorted, keys), self._rows - 1)
+        return self._order[at], self._sorted[at] == keys
+
+    def _among_equals(self, key: Any, text: Any) -> int:
+        """The row of `text` among those whose texts have the same hash; -1: none."""
+        first, end = np.searchsorted(self._sorted, key), np.searchsorted(self._sorted, key, side="right")
+        rows = self._order[first:end]
+        same = rows[self.values[rows] == text] if self.values is not None else rows[:0]
+        return int(same[0]) if len(same) else -1
+
+
+def _encodable(text: str) -> bool:
+    """Whether it can be an id at all: none has a NUL or half of a surrogate pair."""
+    return bool(text) and "\0" not in text
+
+
+def _keys(values: NDArray[Any]) -> NDArray[Any]:
+    return hash_texts(values.view(np.uint32).reshape(len(values), -1)) if values.dtype.kind == "U" else values
+
+
+def hash_texts(points: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Of code points [n, width]: equal for equal rows; unequal ones seldom collide."""
+    hashed = np.zeros(len(points), np.uint64)
+    for column in points.T:
+        hashed = (hashed ^ column) * _MULTIPLIER
+        hashed ^= hashed >> np.uint64(32)
+    return hashed
