@@ -21,6 +21,7 @@ from kosine.errors import (
     KosineError,
     Overloaded,
     UnknownIndex,
+    VersionMismatch,
     ZeroVector,
 )
 from kosine.retries import RetryPolicy
@@ -117,6 +118,19 @@ async def test_without_an_index_the_default_one_is_asked(kind: type[Client | Asy
         ]
 
     assert ["version of users", "version of items"] == [each.version for each in found]
+
+
+@BOTH
+async def test_a_version_may_be_insisted_on(kind: type[Client | AsyncClient]) -> None:
+    """Another one does not answer."""
+    async with http_service() as service:
+        service.publish(version="v1")
+        found = await ask(kind, service.url, "search", ONE, index="items", expect_version="v1")
+        service.publish(version="v2")
+        with pytest.raises(VersionMismatch) as refused:
+            await ask(kind, service.url, "search", ONE, index="items", expect_version="v1")
+
+    assert ("v1", "v2") == (found.version, refused.value.facts["version"])
 
 
 @BOTH

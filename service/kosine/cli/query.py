@@ -24,7 +24,7 @@ from kosine.npy.header import shown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kosine.client import Client, Matches
+    from kosine.client import Client, Matches, SearchOptions
 
 __all__ = ("query_command",)
 
@@ -73,9 +73,14 @@ def query_command(
     NAME is an index; without it the service's default index answers. Exit code 1 if there is no answer.
     """
     queries, asking = _rows(file), _client(url, timeout)
+    options: SearchOptions = {}
+    if name is not None:
+        options["index"] = name
+    if k is not None:
+        options["k"] = k
     try:
         with asking as client:
-            for position, found in enumerate(client.search_many(queries, index=name, k=k)):
+            for position, found in enumerate(client.search_many(queries, **options)):
                 if as_json:
                     click.echo(_json(found))
                 else:

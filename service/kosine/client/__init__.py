@@ -6,7 +6,16 @@ It knows the service by what docs/http.md says, and nothing of its insides.
 from __future__ import annotations
 
 from kosine.client.answers import IndexInfo, Matches
+from kosine.client.calls import SearchOptions
 from kosine.client.clients import AsyncClient, Client
 from kosine.client.errors import UnexpectedAnswer, Unreachable
 
-__all__ = ("AsyncClient", "Client", "IndexInfo", "Matches", "UnexpectedAnswer", "Unreachable")
+__all__ = (
+    "AsyncClient",
+    "Client",
+    "IndexInfo",
+    "Matches",
+    "SearchOptions",
+    "UnexpectedAnswer",
+    "Unreachable",
+)

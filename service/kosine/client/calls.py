@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ("Call", "list_indexes", "search", "search_many", "show_index")
+__all__ = ("Call", "SearchOptions", "list_indexes", "search", "search_many", "show_index")
 
 T = TypeVar("T")
-
-_MSGPACK = {"Accept": "application/msgpack"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,29 +32,39 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def search(embedding: ArrayLike, *, index: str | None, k: int | None) -> Call[Matches]:
-    """The items most similar to `embedding` [d]; of the default index where `index` is None.
+class SearchOptions(TypedDict, total=False):
+    """What may be said beside the query itself."""
 
-    Raises ValueError where it is not one row of numbers.
-    """
+    k: int
+    """How many items; otherwise that of the index."""
+    index: str
+    """Otherwise that of the client, or the default index of the service."""
+    expect_version: str
+    """Which version must answer; VersionMismatch where another one would."""
+    timeout: float
+    """Seconds for the whole call; otherwise those of the client."""
+
+
+def search(embedding: ArrayLike, options: SearchOptions) -> Call[Matches]:
+    """The items most similar to `embedding` [d]. Raises ValueError where it is not one row of numbers."""
     return Call(
         method="POST",
-        path=_cos(index, k),
+        path=_path(options),
         read=to_matches,
         content=_rows(embedding, "one embedding of shape (d,)", dims=1).tobytes(),
-        headers={**_MSGPACK, "Content-Type": "application/octet-stream"},
+        headers=_headers(options, "application/octet-stream"),
     )
 
 
-def search_many(embeddings: ArrayLike, *, index: str | None, k: int | None) -> Call[list[Matches]]:
+def search_many(embeddings: ArrayLike, options: SearchOptions) -> Call[list[Matches]]:
     """The same for each row of `embeddings` [n, d]. Raises ValueError where these are no rows of numbers."""
     np.save(file := io.BytesIO(), _rows(embeddings, "embeddings of shape (n, d)", dims=2))
     return Call(
         method="POST",
-        path=_cos(index, k),
+        path=_path(options),
         read=to_many_matches,
         content=file.getvalue(),
-        headers={**_MSGPACK, "Content-Type": "application/x-npy"},
+        headers=_headers(options, "application/x-npy"),
     )
 
 
@@ -69,9 +77,16 @@ def _rows(sent: ArrayLike, expected: str, *, dims: int) -> NDArray[np.float32]:
     return rows
 
 
-def _cos(index: str | None, k: int | None) -> str:
-    path = "/cos" if index is None else f"/indexes/{_segment(index)}/cos"
-    return path if k is None else f"{path}?k={k}"
+def _path(options: SearchOptions) -> str:
+    path = f"/indexes/{_segment(options['index'])}/cos" if "index" in options else "/cos"
+    return f"{path}?k={options['k']}" if "k" in options else path
+
+
+def _headers(options: SearchOptions, content_type: str) -> dict[str, str]:
+    headers = {"Accept": "application/msgpack", "Content-Type": content_type}
+    if "expect_version" in options:
+        headers["Kosine-Expect-Version"] = options["expect_version"]
+    return headers
 
 
 def list_indexes() -> Call[IndexNames]:

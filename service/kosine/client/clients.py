@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import httpx
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from kosine.client.answers import IndexInfo, IndexNames, Matches
-    from kosine.client.calls import Call
+    from kosine.client.calls import Call, SearchOptions
 
 __all__ = ("AsyncClient", "Client")
 
@@ -42,6 +42,10 @@ class _Base:
         self._timeout = timeout
         self._retries = retries
 
+    def _complete(self, options: SearchOptions) -> SearchOptions:
+        """With the client's own index, where none is named."""
+        return options if self._index is None else {"index": self._index, **options}
+
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(
             self._retries,
@@ -56,7 +60,8 @@ class Client(_Base):
 
     `timeout` is in seconds and covers a whole call, attempts and the pauses between them included. A call is
     tried again when the service cannot be reached or answers 429 or 503, never sooner than it asks for.
-    `headers` go with every request; `transport` replaces the network (`httpx.HTTPTransport(verify=...)`).
+    `SearchOptions` are what each search takes. `headers` go with every request; `transport` replaces the
+    network (`httpx.HTTPTransport(verify=...)`).
 
     Calls raise the classes of `kosine.errors` by the code of the refusal, DeadlineExceeded when the time is
     up, Unreachable where nothing answers, and UnexpectedAnswer where something else than kosine does.
@@ -77,27 +82,13 @@ class Client(_Base):
             base_url=_checked(url), headers=_AGENT | dict(headers or {}), transport=transport
         )
 
-    def search(
-        self,
-        embedding: ArrayLike,
-        *,
-        k: int | None = None,
-        index: str | None = None,
-        timeout: float | None = None,
-    ) -> Matches:
-        """The `k` items most similar to `embedding` [d], best first; `k` of the index where it is None."""
-        return self._ask(calls.search(embedding, index=index or self._index, k=k), timeout)
+    def search(self, embedding: ArrayLike, **options: Unpack[SearchOptions]) -> Matches:
+        """The items most similar to `embedding` [d], best first."""
+        return self._ask(calls.search(embedding, self._complete(options)), options.get("timeout"))
 
-    def search_many(
-        self,
-        embeddings: ArrayLike,
-        *,
-        k: int | None = None,
-        index: str | None = None,
-        timeout: float | None = None,
-    ) -> list[Matches]:
+    def search_many(self, embeddings: ArrayLike, **options: Unpack[SearchOptions]) -> list[Matches]:
         """The same for each row of `embeddings` [n, d], all from one version."""
-        return self._ask(calls.search_many(embeddings, index=index or self._index, k=k), timeout)
+        return self._ask(calls.search_many(embeddings, self._complete(options)), options.get("timeout"))
 
     def indexes(self, *, timeout: float | None = None) -> IndexNames:
         """Every index and its state."""
@@ -160,29 +151,15 @@ class AsyncClient(_Base):
             base_url=_checked(url), headers=_AGENT | dict(headers or {}), transport=transport
         )
 
-    async def search(
-        self,
-        embedding: ArrayLike,
-        *,
-        k: int | None = None,
-        index: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  of all attempts, and told to the service
-    ) -> Matches:
-        """The `k` items most similar to `embedding` [d], best first; `k` of the index where it is None."""
-        return await self._ask(calls.search(embedding, index=index or self._index, k=k), timeout)
+    async def search(self, embedding: ArrayLike, **options: Unpack[SearchOptions]) -> Matches:
+        """The items most similar to `embedding` [d], best first."""
+        return await self._ask(calls.search(embedding, self._complete(options)), options.get("timeout"))
 
-    async def search_many(
-        self,
-        embeddings: ArrayLike,
-        *,
-        k: int | None = None,
-        index: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  the same
-    ) -> list[Matches]:
+    async def search_many(self, embeddings: ArrayLike, **options: Unpack[SearchOptions]) -> list[Matches]:
         """The same for each row of `embeddings` [n, d], all from one version."""
-        return await self._ask(calls.search_many(embeddings, index=index or self._index, k=k), timeout)
+        return await self._ask(calls.search_many(embeddings, self._complete(options)), options.get("timeout"))
 
-    async def indexes(self, *, timeout: float | None = None) -> IndexNames:  # noqa: ASYNC109  the same
+    async def indexes(self, *, timeout: float | None = None) -> IndexNames:  # noqa: ASYNC109  of all attempts
         """Every index and its state."""
         return await self._ask(calls.list_indexes(), timeout)
 
