@@ -68,7 +68,7 @@ class Batcher:
     @property
     def answers_text(self) -> bool:
         """Whether ids are text; else they are whole numbers."""
-        return self._ids is not None and self._ids.dtype.kind == "U"
+        return self._ids.are_text
 
     @property
     def queued_rows(self) -> int:

@@ -37,6 +37,11 @@ class ItemIds:
             self._sorted, self._order = keys[order], order.astype(np.int32)
             self._collide = values.dtype.kind == "U" and bool((self._sorted[1:] == self._sorted[:-1]).any())
 
+    @property
+    def are_text(self) -> bool:
+        """Whether ids are text; else they are whole numbers."""
+        return self.values is not None and self.values.dtype.kind == "U"
+
     def names(self, rows: NDArray[np.int32]) -> list[Any]:
         """The ids of these rows, nested like them."""
         named: list[Any] = (rows if self.values is None else self.values[rows]).tolist()
@@ -44,8 +49,7 @@ class ItemIds:
 
     def find(self, ids: Sequence[int | str], *, field: str) -> NDArray[np.int32]:
         """The row of each id, -1 where there is none. InvalidValue where `field` has another type of id."""
-        texts = self.values is not None and self.values.dtype.kind == "U"
-        wanted, told = (str, "texts") if texts else (int, "whole numbers")
+        wanted, told = (str, "texts") if self.are_text else (int, "whole numbers")
         if not all(type(each) is wanted for each in ids):
             wrong = next(each for each in ids if type(each) is not wanted)
             raise InvalidValue(
@@ -53,7 +57,7 @@ class ItemIds:
                 f"{'a text' if isinstance(wrong, str) else 'a number'}",
                 path=f"$.{field}",
             )
-        if texts:
+        if self.are_text:
             return self._find_texts([str(each) for each in ids])
         return self._find_numbers(ids)
 
