@@ -1,4 +1,4 @@
-"""Every connection of a client, so that a client that is closed leaves none behind.
+"""Every connection of a client, so that a client that is closed, or a request that is given up, leaves none.
 
 A pool closes what lies in it; a connection on which a thread waits for its store is not there. These are
 shut down, which wakes their threads at once, however long the store would have kept them.
@@ -14,9 +14,30 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from urllib3 import HTTPConnectionPool
 
-__all__ = ("Connections",)
+__all__ = ("Connections", "Waiting")
+
+
+class Waiting:
+    """One request that a thread sends and waits for. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sock: socket.socket | None = None
+
+    def on(self, sock: socket.socket | None) -> None:
+        """It waits on `sock`; None: not any more."""
+        with self._lock:
+            self._sock = sock
+
+    def call_off(self) -> None:
+        """Wake the thread, and tell the store."""
+        with self._lock:
+            if self._sock is not None:
+                _shut_down(self._sock)
 
 
 class Connections:
@@ -24,6 +45,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._of_thread = threading.local()
         self._open: WeakSet[socket.socket] = WeakSet()
         self._closed = False
 
@@ -45,8 +67,28 @@ class Connections:
         with self._lock:
             self._closed = True
             for sock in self._open:
-                with contextlib.suppress(OSError):  # it has ended by itself
-                    sock.shutdown(socket.SHUT_RDWR)
+                _shut_down(sock)
+
+    @contextlib.contextmanager
+    def waited_on_by(self, waiting: Waiting) -> Iterator[None]:
+        """The requests of this thread, in the block, are `waiting`."""
+        self._of_thread.waiting = waiting
+        try:
+            yield
+        finally:
+            self._of_thread.waiting = None
+            waiting.on(None)
+
+    def waits(self, sock: socket.socket) -> None:
+        """This thread waits for an answer on `sock`."""
+        waiting: Waiting | None = getattr(self._of_thread, "waiting", None)
+        if waiting is not None:
+            waiting.on(sock)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _noticed(kind: type[HTTPConnectionPool], connections: Connections) -> type[HTTPConnectionPool]:
@@ -54,6 +96,10 @@ def _noticed(kind: type[HTTPConnectionPool], connections: Connections) -> type[H
         def connect(self) -> None:
             super().connect()
             connections.opened(self.sock)
+
+        def getresponse(self) -> Any:
+            connections.waits(self.sock)
+            return super().getresponse()
 
     class Pool(kind):  # type: ignore[misc,valid-type]
         ConnectionCls: Any = Connection

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.storage.clients import Clients
 from kosine.loading.storage.errors import Kind, StoreError, from_network
 from kosine.loading.storage.gcs_transport import GcsTransport
-from kosine.loading.storage.objects import ObjectFacts, check_range
+from kosine.loading.storage.objects import ObjectFacts, check_range, checked_size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -78,7 +79,7 @@ class GcsStore:
         span = {"Range": f"bytes={start}-{stop - 1}"}
         async with self.requested("GET", target, span, stream=True) as answer:
             headers = answer.headers
-            check_range(answer.status, headers.get("Content-Range"), start=start, stop=stop, size=facts.size)
+            check_range(answer.status, headers, start=start, stop=stop, size=facts.size)
             if headers.get("x-goog-generation", facts.version) != facts.version:
                 raise StoreError(Kind.CHANGED, "it was replaced")
             yield answer.body.read_into
@@ -143,7 +144,7 @@ def _facts(body: bytes) -> ObjectFacts:
         generation, size = str(int(found["generation"])), int(found["size"])
     except (ValueError, KeyError, TypeError):
         raise StoreError(Kind.REFUSED, "expected generation and size, got something else") from None
-    return ObjectFacts(token=generation, size=size, version=generation)
+    return ObjectFacts(token=generation, size=checked_size(size), version=generation)
 
 
 @contextlib.contextmanager
@@ -154,7 +155,7 @@ def _classified() -> Iterator[None]:
 
     try:
         yield
-    except (TransportError, HTTPError, OSError) as error:  # of requests all are OSErrors
+    except (TransportError, HTTPError, HTTPException, OSError) as error:  # of requests all are OSErrors
         raise from_network(error) from None
     except GoogleAuthError as error:
         raise _without_token(error) from None

@@ -15,7 +15,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from kosine.loading.storage.bodies import Body
-from kosine.loading.storage.connections import Connections
+from kosine.loading.storage.connections import Connections, Waiting
 from kosine.loading.storage.errors import from_status
 from kosine.loading.storage.transfer_threads import TransferThreads
 from kosine.retries import retry_after
@@ -95,7 +95,14 @@ class GcsTransport:
                 answer.close()
                 raise
 
-        answer = await self._threads.run(exchange, late=lambda late: late.body.close())
+        def call() -> Answer:
+            with self._connections.waited_on_by(waiting):
+                return exchange()
+
+        waiting = Waiting()
+        answer = await self._threads.run(
+            call, called_off=waiting.call_off, late=lambda late: late.body.close()
+        )
         with contextlib.closing(answer.body):
             yield answer
 

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 from kosine.loading.storage.errors import Kind, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ("ObjectFacts", "ObjectName", "ObjectStore", "check_range")
+__all__ = ("ObjectFacts", "ObjectName", "ObjectStore", "check_range", "checked_size")
 
+_MOST_BYTES = 2**63 - 1
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
+"""Encodings that are none; the last one is of uploads, and some clients store it."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -60,17 +63,31 @@ class ObjectStore(Protocol):
         """Close every connection."""
 
 
-def check_range(status: int, content_range: str | None, *, start: int, stop: int, size: int) -> None:
+def checked_size(size: int) -> int:
+    """StoreError REFUSED unless an object can have so many bytes."""
+    if not 0 <= size <= _MOST_BYTES:
+        raise StoreError(Kind.REFUSED, f"expected the object's size, got {size}")
+    return size
+
+
+def check_range(status: int, headers: Mapping[str, str], *, start: int, stop: int, size: int) -> None:
     """StoreError unless the answer is exactly the range that was asked for.
 
-    A store that ignores `Range` sends the object from its beginning: taken as it comes, that is a torn file.
+    A store that ignores `Range` sends the object from its beginning, and one that compresses sends other
+    bytes: taken as they come, that is a torn file.
     """
-    found = _CONTENT_RANGE.fullmatch(content_range or "")
+    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+    encoding = headers.get("Content-Encoding", "").lower()
+    if encoding not in _PLAIN:
+        raise StoreError(
+            Kind.REFUSED,
+            f"expected the object as it is, got Content-Encoding {encoding[:40]!r}; store it without one",
+        )
     if status != 206 or found is None:  # noqa: PLR2004  Partial Content
         raise StoreError(
             Kind.REFUSED,
-            f"expected a range of the object (206), got status {status}; the store must "
-            "support Range, and the object must not be stored with a Content-Encoding",
+            f"expected a range of the object (206), got status {status}"
+            f"{'' if found is not None else ' without a Content-Range'}; the store must support Range",
         )
     first, last, total = map(int, found.groups())
     if total != size:

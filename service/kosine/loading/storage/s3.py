@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.storage.clients import Clients
 from kosine.loading.storage.errors import Kind, StoreError, from_network, from_status
-from kosine.loading.storage.objects import ObjectFacts, check_range
+from kosine.loading.storage.objects import ObjectFacts, check_range, checked_size
 from kosine.loading.storage.s3_transport import SignedGets, ThreadedSession
 from kosine.retries import retry_after
 
@@ -100,9 +101,7 @@ class S3Store:
                     headers = answer.headers
                     if answer.status >= _FAILURES:
                         raise _from_answer(answer.status, answer.error, headers.get("Retry-After"))
-                    check_range(
-                        answer.status, headers.get("Content-Range"), start=start, stop=stop, size=facts.size
-                    )
+                    check_range(answer.status, headers, start=start, stop=stop, size=facts.size)
                     if headers.get("ETag") != facts.etag:  # a store that ignores If-Match
                         raise StoreError(Kind.CHANGED, "it was replaced")
                     yield body.read_into
@@ -172,7 +171,9 @@ def _facts(found: dict[str, Any]) -> ObjectFacts:
     version = None if version == "null" else version
     plain = etag.strip('"')
     token = plain if version is None else f"{plain}@{version}"
-    return ObjectFacts(token=token, size=int(found["ContentLength"]), etag=etag, version=version)
+    return ObjectFacts(
+        token=token, size=checked_size(int(found["ContentLength"])), etag=etag, version=version
+    )
 
 
 @contextlib.contextmanager
@@ -187,7 +188,7 @@ def _classified() -> Iterator[None]:
         raise _from_client(error.response) from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
         raise StoreError(Kind.FORBIDDEN, f"no credentials were found ({type(error).__name__})") from None
-    except (boto.HTTPClientError, HTTPError, OSError) as error:
+    except (boto.HTTPClientError, HTTPError, HTTPException, OSError) as error:
         raise from_network(error) from None
     except (boto.BotoCoreError, ValueError) as error:
         raise StoreError(Kind.REFUSED, f"the client refused the request ({type(error).__name__})") from None

@@ -11,17 +11,19 @@ import copy
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kosine.loading.storage.bodies import Body
-from kosine.loading.storage.connections import Connections
+from kosine.loading.storage.connections import Connections, Waiting
 from kosine.loading.storage.transfer_threads import TransferThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
 __all__ = ("Answer", "SignedGet", "SignedGets", "ThreadedSession")
+
+T = TypeVar("T")
 
 _USED_FOR = 240.0
 _CLOSED_WITHIN = 6.0
@@ -81,7 +83,7 @@ class ThreadedSession:
             body = Body(answer.raw, self._threads, answer.content)
             return AioAWSResponse(answer.url, answer.status_code, answer.headers, body)
 
-        return await self._threads.run(exchange)
+        return await self._exchanged(exchange)
 
     async def get(self, request: Any) -> Answer:
         """The answer to a request for content; the body of a failure has been read."""
@@ -96,7 +98,16 @@ class ThreadedSession:
                     answer.raw.close()
             return Answer(answer.status_code, answer.headers, body, error[1].decode() if error else "")
 
-        return await self._threads.run(exchange, late=lambda answer: answer.body.close())
+        return await self._exchanged(exchange, late=lambda answer: answer.body.close())
+
+    async def _exchanged(self, exchange: Callable[[], T], *, late: Callable[[T], None] = lambda _: None) -> T:
+        waiting = Waiting()
+
+        def call() -> T:
+            with self._connections.waited_on_by(waiting):
+                return exchange()
+
+        return await self._threads.run(call, called_off=waiting.call_off, late=late)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
