@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import random
 import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,19 +18,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from kosine.errors import IndexNotReady, Stage
-from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.stores import Stores
-from kosine.retries import RetryPolicy
-from kosine.settings import S3Settings, StoresSettings
-from kosine.source_uri import COMMAND_LINE
-from kosine.units import Duration
 from tests.kit.fault_proxy import Fault, fault_proxy
-from tests.kit.loads import index_settings, memory, rig
+from tests.kit.loads import index_settings, memory
 from tests.kit.log_events import log_events
 from tests.kit.npy_files import npy_bytes, unit_rows
+from tests.kit.store_service import store_service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from numpy.typing import NDArray
 
@@ -75,28 +69,10 @@ def looks(requests: list[Request]) -> list[Request]:
     return [request for request in requests if request.method == "HEAD"]
 
 
-@asynccontextmanager
-async def service(proxy: FaultProxy, **changes: Any) -> AsyncIterator[Rig]:
-    """A service of the index `items`, polled ten times a second."""
-    settings = StoresSettings(
-        s3=S3Settings(endpoint_url=proxy.endpoint, region="us-east-1"),
-        idle_timeout=Duration(changes.pop("idle_timeout", 0.3)),
-    )
-    transfer = Transfer(
-        draw=random.Random(1).random,
-        parallel=3,
-        block_bytes=32 * 2**10,
-        look_within=2.0,
-        range_within=2.0,
-        policy=RetryPolicy(attempts=2, first=0.01),
-    )
-    stores = Stores(settings, policy=COMMAND_LINE, transfer=transfer)
-    try:
-        async with rig(storage=stores, probe=changes.pop("probe", None)) as running:
-            await running.apply(items=index_settings("s3://vectors/items.npy", interval=SOON, **changes))
-            yield running
-    finally:
-        await asyncio.to_thread(stores.close)
+def service(proxy: FaultProxy, **changes: Any) -> AbstractAsyncContextManager[Rig]:
+    """A service of the index `items`, polled ten times a second, that is soon out of patience."""
+    impatient = {"interval": SOON, "idle_timeout": 0.3, "within": 2.0, "attempts": 2}
+    return store_service(proxy.endpoint, **{"block_bytes": 32 * 2**10, **impatient, **changes})
 
 
 async def put(moto: ObjectServer, seed: int) -> None:

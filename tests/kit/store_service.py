@@ -13,7 +13,7 @@ import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,8 +29,9 @@ from tests.kit.npy_files import npy_bytes, unit_rows
 from tests.kit.serving import never
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from kosine.loading.admission import Memory
     from tests.kit.loads import Rig
 
 __all__ = ("Callers", "Generation", "generation", "store_service")
@@ -111,23 +112,36 @@ class Callers:
 
 
 @asynccontextmanager
-async def store_service(endpoint: str, *, interval: float, idle_timeout: float = 2.0) -> AsyncIterator[Rig]:
-    """The service, polled every `interval` seconds; credentials come from the environment."""
+async def store_service(
+    endpoint: str,
+    *,
+    interval: float,
+    idle_timeout: float = 2.0,
+    within: float = 4.0,
+    attempts: int = 3,
+    block_bytes: int = 16 * 2**10,
+    probe: Callable[[], Memory] | None = None,
+    **changes: Any,
+) -> AsyncIterator[Rig]:
+    """The service, polled every `interval` seconds; credentials come from the environment.
+
+    A request may take `within` seconds and so many `attempts`; `changes` are of the index.
+    """
     settings = StoresSettings(
         s3=S3Settings(endpoint_url=endpoint, region="us-east-1"), idle_timeout=Duration(idle_timeout)
     )
     transfer = Transfer(
         draw=random.Random(1).random,
         parallel=3,
-        block_bytes=16 * 2**10,
-        look_within=4.0,
-        range_within=4.0,
-        policy=RetryPolicy(attempts=3, first=0.05),
+        block_bytes=block_bytes,
+        look_within=within,
+        range_within=within,
+        policy=RetryPolicy(attempts=attempts, first=0.02),
     )
     stores = Stores(settings, policy=COMMAND_LINE, transfer=transfer)
     try:
-        async with rig(storage=stores) as running:
-            await running.apply(items=index_settings(URI, interval=interval))
+        async with rig(storage=stores, probe=probe) as running:
+            await running.apply(items=index_settings(URI, interval=interval, **changes))
             yield running
     finally:
         await asyncio.to_thread(stores.close)
