@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -72,6 +73,29 @@ async def test_what_came_before_a_cut_is_told(threads: TransferThreads) -> None:
         buffer = memoryview(bytearray(10))
         assert 4 == await body.read_into(buffer)
         assert 0 == await body.read_into(buffer[4:])
+
+
+@pytest.mark.parametrize("pieces", [(b"0123",), (b"0123", b"45", b"67")])
+async def test_what_came_before_a_failure_is_told(
+    threads: TransferThreads, pieces: tuple[bytes, ...]
+) -> None:
+    """A connection that is reset loses no byte that had arrived."""
+    arrived = threading.Event()
+
+    def go_on(connection: socket.socket) -> None:
+        for piece in pieces[1:]:
+            connection.sendall(piece)
+        arrived.wait(10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    sent = b"".join(pieces)
+    with answered(threads, pieces[0], length=10, then=go_on) as body:
+        buffer = bytearray(10)
+        reading = asyncio.create_task(body.read_into(memoryview(buffer)))
+        while bytes(buffer[: len(sent)]) != sent:
+            await asyncio.sleep(0.001)
+        arrived.set()
+        assert len(sent) == await reading
 
 
 async def test_a_read_that_is_called_off_frees_thread_and_connection(threads: TransferThreads) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ("Body",)
 
 _PIECE_BYTES = 2**19
-"""Of one read: what a failure may lose, and more than a socket holds most of the time."""
+"""Of one `recv`: more than a socket holds most of the time."""
 
 
 class Body:
@@ -32,6 +32,7 @@ class Body:
         self._source: Any = response._fp  # type: ignore[attr-defined]  # noqa: SLF001
         self._threads = threads
         self._content = content
+        self._begun = False
         self._reading = False
 
     async def read(self) -> bytes:
@@ -54,7 +55,7 @@ class Body:
         done = 0
         try:
             while done < len(buffer):
-                count = self._source.readinto(buffer[done : done + _PIECE_BYTES])
+                count = self._receive(buffer[done : done + _PIECE_BYTES])
                 if not count:
                     break
                 done += count
@@ -68,6 +69,20 @@ class Body:
                 self._response.release_conn()
             self._reading = False
         return done
+
+    def _receive(self, buffer: memoryview) -> int:
+        """What one `recv` brings; http.client goes on until `buffer` is full, and a failure then loses it."""
+        source = self._source
+        if source.fp is None or source.chunked or source.length is None or source.length <= 1:
+            count: int = source.readinto(buffer)
+        elif not self._begun:
+            self._begun = True
+            count = source.readinto(buffer[: len(source.fp.peek())])  # what came with the head
+        else:
+            # The last byte is left to http.client, which knows what to do at the end.
+            count = source.fp.readinto1(buffer[: source.length - 1])
+            source.length -= count
+        return count
 
     def _shut_down(self) -> None:
         """Wake the thread that reads and tell the store; closing is for that thread, which holds the lock."""
