@@ -2,8 +2,9 @@
 
 A pool is one Deployment: of a CosineServer with the indexes that name it, or of a CosineIndex that names
 none. An index that moves belongs to two pools for a while: the new one loads it, then its Service is turned,
-and only `HANDOVER` later the old one drops it. What is left to do follows from `status.serving` and
-`status.previous` of the index alone, so an operator that is killed in between goes on where it was. Pure.
+and only `HANDOVER` after that was seen the old one drops it, however long the turn took. What is left to do
+follows from `status.serving` and `status.previous` of the index alone, so an operator that is killed in
+between goes on where it was. Pure.
 """
 
 from __future__ import annotations
@@ -211,17 +212,14 @@ def _shared(key: PoolKey, server: CosineServer, indexes: list[CosineIndex], now:
 def _keeps(key: PoolKey, index: CosineIndex, now: datetime) -> bool:
     """Whether an index that asks for another pool is still this one's to serve."""
     previous = index.status.previous
-    if (
-        previous is not None
-        and (previous.kind, previous.name) == (key.kind, key.name)
-        and now < previous.until
-    ):
-        return True
+    if previous is not None and (previous.kind, previous.name) == (key.kind, key.name):
+        return previous.until is None or now < previous.until
     return served_by(index) == key
 
 
 def _handover_ends(indexes: Iterable[CosineIndex], now: datetime) -> datetime | None:
-    ends = [previous.until for index in indexes if (previous := index.status.previous) is not None]
+    previous = [index.status.previous for index in indexes]
+    ends = [each.until for each in previous if each is not None and each.until is not None]
     return min((end for end in ends if now < end), default=None)
 
 

@@ -46,7 +46,7 @@ __all__ = ("CONFIGURATION_ANNOTATION", "Reconciler", "look_again")
 CONFIGURATION_ANNOTATION = "kosine.dev/configuration"
 """On a pod: a change of it makes the kubelet look at its ConfigMap now instead of within a minute."""
 
-_CONFIG_MAP, _DEPLOYMENT = BY_NAME["ConfigMap"], BY_NAME["Deployment"]
+_CONFIG_MAP, _DEPLOYMENT, _SERVICE = (BY_NAME[name] for name in ("ConfigMap", "Deployment", "Service"))
 _CONFIGURATION_KEY = "kosine.yaml"
 _SLOWEST_POLL = 10.0
 
@@ -92,6 +92,7 @@ class Reconciler:
             pods=await self._ask(pool, rendered),
             rollout=rollout_of(self._live(_DEPLOYMENT, key)),
             failure=outcome.failure,
+            led_here=self._led_here(pool),
         )
         again = await self._report(key, view, pool=pool, rendered=rendered, observed=observed)
         if outcome.error is not None:
@@ -145,6 +146,16 @@ class Reconciler:
                 {CONFIGURATION_ANNOTATION: rendered.configuration_hash},
             )
         return reports
+
+    def _led_here(self, pool: Pool) -> frozenset[str]:
+        """Indexes of the pool whose Service leads to its pods by now."""
+        names = [index.metadata.name for index in pool.indexes]
+        found = {name: self.inventory.get(Ref(_SERVICE, pool.key.namespace, name)) for name in names}
+        return frozenset(
+            name
+            for name, service in found.items()
+            if service is not None and service["spec"].get("selector", {}).get(POOL_LABEL) == pool.key.label
+        )
 
     async def _report(
         self, key: PoolKey, view: View, *, pool: Pool | None, rendered: Rendered | None, observed: Observed

@@ -452,7 +452,8 @@ class Previous(_Struct, frozen=True):
 
     kind: Kind
     name: str
-    until: datetime
+    until: datetime | None = None
+    """Not known before the Service of the index has been turned."""
 
 
 class IndexStatus(_Struct, frozen=True):

@@ -116,6 +116,15 @@ def test_a_move_back_before_it_is_loaded_leaves_everything_where_it_was() -> Non
     assert pool_for(index).indexes == (index,)
 
 
+def test_a_handover_does_not_end_before_it_began() -> None:
+    """Until the Service was seen to lead elsewhere the old pool keeps the index, for hours if need be."""
+    status = {**ON_SHARED, "previous": {"kind": "CosineIndex", "name": "items"}}
+    index = an_index("items", TO_SHARED, status=status)
+    left = pool(DEDICATED, [index], [a_server()], now=NOW + timedelta(hours=1))
+    assert left is not None
+    assert ((index,), None) == (left.indexes, left.revisit_at)
+
+
 def test_the_end_of_a_handover_is_known() -> None:
     """No event says so; both pools tell when to look again, and a change of it concerns both."""
     index = an_index("items", TO_SHARED, status=handed_over(NOW - timedelta(seconds=3)))

@@ -287,7 +287,7 @@ def moving(status: dict[str, Any] | None = None) -> tuple[CosineIndex, Pool]:
 
 
 def test_a_move_is_finished_when_all_new_pods_have_loaded_it() -> None:
-    """Until then its Service stays; then it is turned, and the old pods keep it for the handover."""
+    """Then its Service is turned, however late; from there on the old pods keep it for the handover."""
     index, found = moving()
     before = status_of(SETTLED)
     still = status_of(seen(a_pod("a"), a_pod("b", LOADING)), index=index, found=found, previous=before)
@@ -300,14 +300,19 @@ def test_a_move_is_finished_when_all_new_pods_have_loaded_it() -> None:
     assert "previous" not in still
     turned = status_of(SETTLED, index=index, found=found, previous=still)
     assert {"kind": "CosineServer", "name": "shared"} == turned["serving"]
-    until = (NOW + HANDOVER).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert {"kind": "CosineIndex", "name": "items", "until": until} == turned["previous"]
+    assert {"kind": "CosineIndex", "name": "items"} == turned["previous"]
     assert "False/Moving" == told(turned)["Ready"]
 
     index, found = moving({**turned, "conditions": []})
-    done = status_of(SETTLED, index=index, found=found, previous=turned)
-    assert (turned["previous"], "True/Ready") == (done["previous"], told(done)["Ready"])
-    over = status_of(replace(SETTLED, now=NOW + HANDOVER), index=index, found=found, previous=done)
+    late = replace(SETTLED, now=NOW + 9 * HANDOVER)
+    assert turned["previous"] == status_of(late, index=index, found=found, previous=turned)["previous"]
+    led = replace(SETTLED, led_here=frozenset({"items"}))
+    done = status_of(led, index=index, found=found, previous=turned)
+    until = (NOW + HANDOVER).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert ({**turned["previous"], "until": until}, "True/Ready") == (done["previous"], told(done)["Ready"])
+
+    index, found = moving({**done, "conditions": []})
+    over = status_of(replace(led, now=NOW + HANDOVER), index=index, found=found, previous=done)
     assert "previous" not in over
 
 

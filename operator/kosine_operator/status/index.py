@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from kosine_operator.pools import Acceptance, Pool
     from kosine_operator.render import Rendered
-    from kosine_operator.resources import CosineIndex
+    from kosine_operator.resources import CosineIndex, Previous
     from kosine_operator.status.observed import IndexReport, LoadFailure, Observed, PodReport
 
 __all__ = ("index_status",)
@@ -198,18 +198,23 @@ class _View:
         """Whose pods its Service leads to, and who is to keep it a little longer."""
         serving, previous = served_by(self.index), self.index.status.previous
         given: dict[str, Any] = {}
-        if previous is not None and self.observed.now < previous.until:
-            until = stamp(previous.until)
-            given["previous"] = {"kind": previous.kind, "name": previous.name, "until": until}
+        if previous is not None and (previous.until is None or self.observed.now < previous.until):
+            given["previous"] = {"kind": previous.kind, "name": previous.name, **self._until(previous)}
         if self._arrives():
             asked = pool_of(self.index)
             given["serving"] = {"kind": asked.kind, "name": asked.name}
             if serving is not None and serving != asked:
-                until = stamp(self.observed.now + HANDOVER)
-                given["previous"] = {"kind": serving.kind, "name": serving.name, "until": until}
+                given["previous"] = {"kind": serving.kind, "name": serving.name}
         elif serving is not None:
             given["serving"] = {"kind": serving.kind, "name": serving.name}
         return given
+
+    def _until(self, previous: Previous) -> dict[str, str]:
+        """How long the old pool keeps it; the time begins when its Service has been seen to lead here."""
+        if previous.until is not None:
+            return {"until": stamp(previous.until)}
+        turned = not self.moving and self.index.metadata.name in self.observed.led_here
+        return {"until": stamp(self.observed.now + HANDOVER)} if turned else {}
 
     def _arrives(self) -> bool:
         """Whether its Service may lead to the pool it asks for."""

@@ -103,6 +103,8 @@ class Observed:
     rollout: Rollout = Rollout()
     pods: tuple[PodReport, ...] = ()
     failure: ApplyFailure | None = None
+    led_here: frozenset[str] = frozenset()
+    """Indexes whose Service leads to the pods of this pool."""
 
     @property
     def ready(self) -> tuple[PodReport, ...]:
