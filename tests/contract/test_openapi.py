@@ -44,6 +44,8 @@ async def test_every_route_is_described_and_nothing_else(schema: dict[str, Any])
     assert {
         "POST /cos",
         "POST /indexes/{name}/cos",
+        "GET /indexes/{name}/items/{item}",
+        "POST /indexes/{name}/score",
         "GET /indexes",
         "GET /indexes/{name}",
         "POST /indexes/{name}/reload",

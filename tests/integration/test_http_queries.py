@@ -166,6 +166,49 @@ async def test_filters_count_against_the_bytes_of_the_queue(caller: Caller) -> N
     assert 200 == (await ask(caller, embedding=axis(0), exclude=list(range(10_000)))).status_code
 
 
+async def test_a_stored_vector_is_answered_by_its_id(caller: Caller) -> None:
+    """Of unit length with metric cosine; ids of either type stand in the path as they are written."""
+    vectors = matrix_of(np.array([[3.0, 4, 0, 0], [0, 2, 0, 0]]))
+    caller[0].publish("texts", engine=NumpyEngine(matrix=vectors), ids=np.array(["a b", "7"]))
+    caller[0].publish("numbers", engine=NumpyEngine(matrix=vectors), ids=np.array([-1, 7]))
+
+    async def get(path: str) -> httpx.Response:
+        return await caller[1].get(f"/indexes/{path}")
+
+    by_text, by_number = (await get("texts/items/a%20b")).json(), (await get("numbers/items/-1")).json()
+    assert ("a b", -1, "v1") == (by_text["id"], by_number["id"], by_text["version"])
+    np.testing.assert_allclose(
+        [by_text["embedding"], by_number["embedding"]], [[0.6, 0.8, 0.0, 0.0]] * 2, atol=1e-6
+    )
+    assert "7" == (await get("texts/items/7")).json()["id"]
+    for path in ("texts/items/b", "numbers/items/8", "numbers/items/99999999999999999999"):
+        answer = await get(path)
+        assert answer.status_code in {404, 422}, path
+        assert answer.json()["code"] in {"unknown_id", "invalid_value"}
+    pinned = await caller[1].get("/indexes/texts/items/7", headers={"Kosine-Expect-Version": "v0"})
+    assert (409, "version_mismatch") == (pinned.status_code, pinned.json()["code"])
+
+
+async def test_given_items_are_scored_in_their_order(caller: Caller) -> None:
+    """One that the index does not hold has no score; an item may be the query."""
+    vectors = np.array([[1.0, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [-1, 0, 0, 0]])
+    caller[0].publish(engine=NumpyEngine(matrix=matrix_of(vectors)), ids=NAMES, max_k=4)
+
+    async def score(**body: Any) -> Any:
+        return (await caller[1].post("/indexes/items/score", json=body)).json()
+
+    by_vector = await score(embedding=[1, 0, 0, 0], ids=["d", "gone", "b", "a", "d"])
+    by_item = await score(id="a", ids=["a", "c"])
+
+    assert [-1.0, None, 0.707107, 1.0, -1.0] == [each and round(each, 6) for each in by_vector["scores"]]
+    assert ([1.0, 0.0], "v1") == (by_item["scores"], by_item["version"])
+    assert "unknown_id" == (await score(id="z", ids=["a"]))["code"]
+    assert "bad_k" == (await score(id="a", ids=["a", "b", "c", "d", "e"]))["code"]
+    for wrong in ({"ids": ["a"]}, {"id": "a", "ids": []}, {"id": "a", "embedding": [1], "ids": ["a"]}):
+        assert "invalid_value" == (await score(**wrong))["code"]
+    assert "unknown_field" == (await score(id="a", ids=["a"], k=3))["code"]
+
+
 VECTORS = np.random.default_rng(11).standard_normal((40, 4))
 QUERIES = np.random.default_rng(12).standard_normal((20, 4)).tolist()
 LABELS = np.array([f"sku-{number * 7 % 40}" for number in range(40)])

@@ -75,3 +75,14 @@ def test_names_are_nested_like_rows() -> None:
     rows = np.array([[1, 0], [2, 2]], np.int32)
     assert [["b", "a"], ["c", "c"]] == ItemIds(np.array(["a", "b", "c"]), 3).names(rows)
     assert [[1, 0], [2, 2]] == ItemIds(None, 3).names(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("-7", -7), ("42", 42), ("007", None), ("+1", None), ("1.0", None), ("", None)],
+)
+def test_a_number_in_a_path_has_one_spelling(text: str, number: int | None) -> None:
+    """Where ids are numbers; where they are texts a text is what it is."""
+    expected = text if number is None else number
+    assert [expected, expected] == [ItemIds(values, 1).typed(text) for values in (None, np.array([5]))]
+    assert text == ItemIds(np.array(["a"]), 1).typed(text)

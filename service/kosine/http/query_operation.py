@@ -21,7 +21,7 @@ from litestar.openapi.spec import (
 from kosine.http.bodies.formats import ENCODERS
 from kosine.http.wire import MAX_IDS
 
-__all__ = ("CosOperation",)
+__all__ = ("CosOperation", "ScoreOperation", "SearchOperation")
 
 _VECTOR = Schema(
     description="As many numbers as the index has dimensions, finite as float32; or base64 of them, "
@@ -43,6 +43,27 @@ _CONTENTS = {
     "application/vnd.apache.arrow.stream": "A row for each query: lists `ids` and `scores`, and `code`; "
     "the version is metadata of the schema.",
 }
+
+
+@dataclass
+class SearchOperation(Operation):
+    """Adds the headers that every search reads."""
+
+    def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or []), *_request_headers()]
+
+
+@dataclass
+class ScoreOperation(SearchOperation):
+    """Adds the query that is scored against items."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        body = OpenAPIMediaType(
+            schema=_score_schema(),
+            examples={"rerank": Example(value={"embedding": [0.1, 0.7, -0.2], "ids": ["sku-1", "sku-2"]})},
+        )
+        self.request_body = RequestBody(required=True, content={"application/json": body})
 
 
 @dataclass
@@ -124,6 +145,20 @@ def _query_schema() -> Schema:
                 type=OpenAPIType.BOOLEAN,
                 description="Answer the vectors of the items, too; with metric cosine they have length 1.",
             ),
+        },
+    )
+
+
+def _score_schema() -> Schema:
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        additional_properties=False,
+        required=["ids"],
+        one_of=[Schema(required=["embedding"]), Schema(required=["id"])],
+        properties={
+            "ids": _ids("The items to score, up to `max_k` of the index; the answer is in their order."),
+            "embedding": _VECTOR,
+            "id": _id("Instead of a vector: the item whose vector is the query."),
         },
     )
 

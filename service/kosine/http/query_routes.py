@@ -1,10 +1,10 @@
-"""The documented door to /cos: for OpenAPI, for other methods' 405, and for whatever misses the fast path."""
+"""The documented doors: for OpenAPI, for other methods' 405, and for whatever misses the fast path."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from litestar import Request, Response, post
+from litestar import Request, Response, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath  # noqa: TC002  Litestar reads the annotations
 
@@ -31,8 +31,10 @@ from kosine.errors import (
     VersionMismatch,
     ZeroVector,
 )
+from kosine.http.cos import COS
+from kosine.http.item_doors import Item, ItemScores, item_door, score_door
 from kosine.http.openapi import ANSWER_HEADERS, problems
-from kosine.http.query_operation import CosOperation
+from kosine.http.query_operation import CosOperation, ScoreOperation, SearchOperation
 from kosine.http.wire import CosAnswer, CosAnswers
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
     from kosine.http.asgi import Receive, Scope
+    from kosine.http.bodies.formats import Door
     from kosine.http.cos import CosEndpoint
     from kosine.http.problems import Reply
 
@@ -69,6 +72,18 @@ _REFUSALS = (
     VersionMismatch,
     ZeroVector,
 )
+_ITEM_REFUSALS = (
+    BodyTimeout,
+    DeadlineExceeded,
+    EngineFailed,
+    IndexNotReady,
+    InvalidValue,
+    NotFinite,
+    Overloaded,
+    UnknownId,
+    UnknownIndex,
+    VersionMismatch,
+)
 _ANSWERS = {
     207: ResponseSpec(
         data_container=CosAnswers,
@@ -80,7 +95,7 @@ _ANSWERS = {
 
 
 def query_routes(endpoint: CosEndpoint, *, default_index: Callable[[], str | None]) -> list[HTTPRouteHandler]:
-    """`POST /indexes/{name}/cos` and `POST /cos`."""
+    """Everything that is answered by a search."""
 
     @post(
         "/indexes/{name:str}/cos",
@@ -106,14 +121,45 @@ def query_routes(endpoint: CosEndpoint, *, default_index: Callable[[], str | Non
     async def cos_default(request: Request[Any, Any, Any]) -> Response[CosAnswer | CosAnswers]:
         return await _through(endpoint, default_index(), request)
 
-    return [cos, cos_default]
+    return [cos, cos_default, *_item_routes(endpoint)]
+
+
+def _item_routes(endpoint: CosEndpoint) -> list[HTTPRouteHandler]:
+    """`GET /indexes/{name}/items/{id}` and `POST /indexes/{name}/score`."""
+
+    @get(
+        "/indexes/{name:str}/items/{item:str}",
+        operation_class=SearchOperation,
+        operation_id="show_item",
+        summary="The vector of a stored item",
+        response_headers=ANSWER_HEADERS,
+        responses=problems(*_ITEM_REFUSALS),
+    )
+    async def show_item(
+        request: Request[Any, Any, Any], name: FromPath[str], item: FromPath[str]
+    ) -> Response[Item]:
+        return cast("Response[Item]", await _through(endpoint, name, request, item_door(item)))
+
+    @post(
+        "/indexes/{name:str}/score",
+        status_code=200,
+        operation_class=ScoreOperation,
+        operation_id="score_items",
+        summary="Scores of given items against a query",
+        response_headers=ANSWER_HEADERS,
+        responses=problems(*_REFUSALS),
+    )
+    async def score_items(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[ItemScores]:
+        return cast("Response[ItemScores]", await _through(endpoint, name, request, score_door()))
+
+    return [show_item, score_items]
 
 
 async def _through(
-    endpoint: CosEndpoint, name: str | None, request: Request[Any, Any, Any]
+    endpoint: CosEndpoint, name: str | None, request: Request[Any, Any, Any], door: Door = COS
 ) -> Response[CosAnswer | CosAnswers]:
     scope, receive = cast("Scope", request.scope), cast("Receive", request.receive)
-    return cast("Response[CosAnswer | CosAnswers]", framed(await endpoint.answer(name, scope, receive)))
+    return cast("Response[CosAnswer | CosAnswers]", framed(await endpoint.answer(name, scope, receive, door)))
 
 
 def framed(reply: Reply) -> Response[bytes]:

@@ -8,7 +8,7 @@ Duplicate keys: the last one counts.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -36,9 +36,11 @@ __all__ = (
     "RowError",
     "answer_of",
     "checked_name",
+    "decode_as",
     "decode_query",
     "decode_request",
     "encode_result",
+    "vector_of",
 )
 
 MAX_DEPTH = 32
@@ -54,8 +56,10 @@ _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
+_Query = TypeVar("_Query", bound=msgspec.Struct)
 _Ids = Annotated[list[int | str], msgspec.Meta(max_length=MAX_IDS)]
 _SUBJECTS = ("embedding", "embeddings", "id", "ids")
+_WISHES = ("include_self", "exclude", "include", "min_score", "with_embeddings")
 
 
 class _PlainQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,7 +111,6 @@ class CosAnswers(msgspec.Struct, omit_defaults=True):
 
 
 _PLAIN = msgspec.json.Decoder(_PlainQuery)
-_DECODER = msgspec.json.Decoder(CosQuery)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -160,7 +163,7 @@ def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
         plain = _PLAIN.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _to_request(decode_query(body))
-    vector = _vector(plain.embedding, "$.embedding")
+    vector = vector_of(plain.embedding, "$.embedding")
     return SearchRequest(vectors=(vector,), k=None if plain.k is UNSET else plain.k)
 
 
@@ -178,35 +181,40 @@ def _to_request(query: CosQuery) -> SearchRequest:
     if query.ids is not UNSET:
         return SearchRequest(ids=query.ids, many=True, k=k, options=options)
     if query.embeddings is not UNSET:
-        vectors = [_vector(each, f"$.embeddings[{row}]") for row, each in enumerate(query.embeddings)]
+        vectors = [vector_of(each, f"$.embeddings[{row}]") for row, each in enumerate(query.embeddings)]
         return SearchRequest(vectors=vectors, many=True, k=k, options=options)
     return SearchRequest(vectors=_only(query.embedding), k=k, options=options)
 
 
 def _only(embedding: list[float] | bytes | UnsetType) -> tuple[list[float] | NDArray[np.float32], ...]:
-    return () if embedding is UNSET else (_vector(embedding, "$.embedding"),)
+    return () if embedding is UNSET else (vector_of(embedding, "$.embedding"),)
 
 
 def _options(query: CosQuery) -> SearchOptions | None:
     """What was sent of them; None where nothing was."""
-    sent = {name: getattr(query, name) for name in SearchOptions.__struct_fields__}
+    sent = {name: getattr(query, name) for name in _WISHES}
     given = {name: value for name, value in sent.items() if value is not UNSET}
     if given.get("include_self") is not None and query.id is UNSET and query.ids is UNSET:
         raise InvalidValue("expected `include_self` only beside `id` or `ids`", path="$.include_self")
     return SearchOptions(**given) if given else None
 
 
-def _vector(sent: list[float] | bytes, path: str) -> list[float] | NDArray[np.float32]:
+def vector_of(sent: list[float] | bytes, path: str) -> list[float] | NDArray[np.float32]:
     """Bytes were base64; the decoder has read it."""
     return from_raw(sent, path=path) if isinstance(sent, bytes) else sent
 
 
 def decode_query(body: bytes) -> CosQuery:
     """The query in `body`. Raises BadEncoding, JsonTooDeep, BadJson, UnknownField, BadK or InvalidValue."""
+    return decode_as(CosQuery, body)
+
+
+def decode_as(kind: type[_Query], body: bytes) -> _Query:
+    """`body` as another struct; raises the same."""
     try:
-        return _DECODER.decode(body)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _diagnose(body, error) from None
+        raise _diagnose(body, error, kind.__struct_fields__) from None
 
 
 def checked_name(name: str) -> str:
@@ -216,14 +224,14 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _diagnose(body: bytes, error: Exception) -> RequestError:
+def _diagnose(body: bytes, error: Exception, known: tuple[str, ...]) -> RequestError:
     _check_encoding(body)
     syntax = _syntax_error(body)
     if syntax is not None:
         return syntax
     if _deeper_than(MAX_DEPTH, body):
         return _too_deep()
-    return _value_error(body, str(error))
+    return _value_error(body, str(error), known)
 
 
 def _check_encoding(body: bytes) -> None:
@@ -274,13 +282,12 @@ def _deeper_than(limit: int, body: bytes) -> bool:
     return bool(brackets)
 
 
-def _value_error(body: bytes, reason: str) -> RequestError:
+def _value_error(body: bytes, reason: str, known: tuple[str, ...]) -> RequestError:
     """What is wrong with valid, shallow JSON."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
-        return InvalidValue(f"expected a JSON object with `embedding`, not this: {reason}", path="$")
-    known = CosQuery.__struct_fields__
+        return InvalidValue(f"expected a JSON object with {', '.join(known)}, not this: {reason}", path="$")
     for field in fields:
         if field not in known:
             shown = printable(field)

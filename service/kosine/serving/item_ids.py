@@ -6,6 +6,7 @@ whole number is itself; that of a text is a hash, and what a hash finds is compa
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = ("LOOKUP_BYTES", "ItemIds", "hash_texts")
 LOOKUP_BYTES = 28
 """A row, while the lookup is made: its key, its rank as NumPy sorts, and what is kept."""
 
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -46,6 +48,11 @@ class ItemIds:
         """The ids of these rows, nested like them."""
         named: list[Any] = (rows if self.values is None else self.values[rows]).tolist()
         return named
+
+    def typed(self, text: str) -> int | str:
+        """The id that `text` writes: itself, or where ids are numbers the number; no other spelling of it."""
+        texts = self.values is not None and self.values.dtype.kind == "U"
+        return int(text) if not texts and _NUMBER.fullmatch(text) else text
 
     def find(self, ids: Sequence[int | str], *, field: str) -> NDArray[np.int32]:
         """The row of each id, -1 where there is none. InvalidValue where `field` has another type of id."""

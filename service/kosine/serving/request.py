@@ -31,6 +31,8 @@ class SearchOptions(msgspec.Struct, kw_only=True, frozen=True):
     """Only these can be found."""
     include_self: bool = False
     """Whether an item that is searched by its id can be found."""
+    itself: bool = False
+    """Whether it is all that can be found."""
     min_score: float | None = None
     with_embeddings: bool = False
     """Whether the vectors of what is found are answered, too: for cosine with length 1."""
@@ -46,6 +48,8 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     """One query each, or float32 [n, dim]; a float32 [n * dim] is cut by the dimension of the index."""
     ids: Sequence[int | str] | None = None
     """Instead of vectors: items whose vectors are the queries."""
+    ids_as_text: bool = False
+    """Whether `ids` are written as text whatever their type, as in a path."""
     many: bool | None = False
     """Whether the answer is a list of results, however many there are, or the result of the only query.
 

@@ -68,8 +68,10 @@ def _row_options(
     *,
     stored: int | None,
 ) -> RowOptions:
-    if stored is not None and not options.include_self:
-        itself = np.array([stored], np.int32)
+    itself = np.array([stored], np.int32) if stored is not None else None
+    if options.itself:
+        included = itself
+    elif itself is not None and not options.include_self:
         excluded = itself if excluded is None else np.concatenate((excluded, itself))
     filtered = excluded is not None or included is not None
     return RowOptions(

@@ -19,7 +19,7 @@ from kosine.serving.request import SearchRequest, SearchResult
 from kosine.serving.resolving import resolve_ids, resolve_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
         query = _to_query(version, request.vectors[0])
         options = None if request.options is None else resolve_options(request.options, version.ids)
     else:
-        query, options = None, _only(resolve_ids(request.ids, request.options, version.ids))
+        query, options = None, _only(resolve_ids(_typed(request, version), request.options, version.ids))
     k = version.settings.k if request.k is None else request.k
     check_k(k, max_k=version.settings.max_k)
     answer = await version.batcher.search(
@@ -106,6 +106,11 @@ def _rows_by_id(version: Version, request: SearchRequest) -> list[Row | RequestE
     _check_count(len(ids), version)
     found = resolve_ids(ids, request.options, version.ids)
     return [each if isinstance(each, RequestError) else (None, each) for each in found]
+
+
+def _typed(request: SearchRequest, version: Version) -> Sequence[int | str]:
+    ids = request.ids or ()
+    return [version.ids.typed(str(each)) for each in ids] if request.ids_as_text else ids
 
 
 def _only(resolved: list[RowOptions | RequestError]) -> RowOptions:
