@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from kosine.cli import main
+from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.http_service import http_service
 from tests.kit.ports import free_port
 
@@ -58,6 +59,36 @@ async def test_each_row_of_a_file_is_a_query(tmp_path: Path) -> None:
         {"result": [[12, 1.0]], "version": "v1"},
         {"result": [[10, 1.0]], "version": "v1"},
     ] == [json.loads(line) for line in done.stdout.splitlines()]
+
+
+async def test_an_item_is_a_query_by_its_id() -> None:
+    """Itself left out, and what is excluded; numbers are texts where they are told to be."""
+    stored = np.array([[4, 0, 0, 0], [3, 1, 0, 0], [2, 2, 0, 0], [1, 3, 0, 0]])
+    async with http_service() as service:
+        service.publish(engine=NumpyEngine(matrix=matrix_of(stored)))
+        service.publish(
+            "named", engine=NumpyEngine(matrix=matrix_of(stored)), ids=np.array(["7", "8", "9", "x"])
+        )
+        url = ("--json", "--url", service.url)
+        by_number = await query("items", "--id", "1", "--exclude", "2", "--k", "2", *url)
+        several = await query("items", "--id", "1", "--id", "3", "--min-score", "0.9", "--url", service.url)
+        by_text = await query("named", "--id", "x", *url)
+        like_numbers = await query("named", "--id", "7", "--text-ids", "--k", "1", *url)
+        wrong = await query("named", "--id", "7", *url)
+
+    assert [0, 3] == [item for item, _ in json.loads(by_number.stdout)["result"]]
+    assert ["1", "3"] == [line.strip() for line in several.stdout.splitlines() if line.strip() in {"1", "3"}]
+    assert ["9", "8", "7"] == [item for item, _ in json.loads(by_text.stdout)["result"]]
+    assert ["8"] == [item for item, _ in json.loads(like_numbers.stdout)["result"]]
+    assert (1, True) == (wrong.exit_code, "ids of this index are texts" in wrong.stderr)
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_an_item_or_a_vector_is_needed(vector: Path, both: bool) -> None:
+    """And not both."""
+    done = await query("items", *(("--id", "1", "--vector", vector) if both else ()))
+
+    assert (2, True) == (done.exit_code, "expected --id or --vector, and not both" in done.stderr)
 
 
 async def test_a_refusal_is_told_with_its_code(vector: Path) -> None:

@@ -20,11 +20,13 @@ from kosine.errors import (
     IndexNotReady,
     KosineError,
     Overloaded,
+    UnknownId,
     UnknownIndex,
     VersionMismatch,
     ZeroVector,
 )
 from kosine.retries import RetryPolicy
+from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.generated_docs import DOCS
 from tests.kit.http_service import http_service
 from tests.kit.ports import free_port
@@ -118,6 +120,51 @@ async def test_without_an_index_the_default_one_is_asked(kind: type[Client | Asy
         ]
 
     assert ["version of users", "version of items"] == [each.version for each in found]
+
+
+STORED = np.array([[4.0, 0, 0, 0], [3, 1, 0, 0], [2, 2, 0, 0], [1, 3, 0, 0]])
+
+
+@BOTH
+@pytest.mark.parametrize("names", [None, np.array(["a", "bb", "ccc", "dddd"])])
+async def test_what_is_asked_of_items_is_what_is_found(
+    kind: type[Client | AsyncClient], names: np.ndarray[Any, Any] | None
+) -> None:
+    """By id, without some, among some, above a score, with vectors; ids may be NumPy's."""
+    ids = np.arange(4) if names is None else names
+    async with http_service() as service:
+        service.publish(engine=NumpyEngine(matrix=matrix_of(STORED)), ids=names)
+        one = await ask(kind, service.url, "search_id", ids[1], index="items")
+        itself = await ask(
+            kind, service.url, "search_id", ids[1].item(), index="items", include_self=True, k=1
+        )
+        several = await ask(kind, service.url, "search_ids", ids[[0, 3]], index="items", k=1)
+        without = await ask(kind, service.url, "search", STORED[0], index="items", exclude=ids[:2])
+        among = await ask(
+            kind, service.url, "search_many", STORED[:2], index="items", include=ids[2:], with_embeddings=True
+        )
+        above = await ask(kind, service.url, "search", STORED[0], index="items", min_score=0.9)
+
+    assert ids[[0, 2, 3]].tolist() == one.ids.tolist()
+    assert ids[[1]].tolist() == itself.ids.tolist()
+    assert [ids[[1]].tolist(), ids[[2]].tolist()] == [each.ids.tolist() for each in several]
+    assert (ids[2:].tolist(), None) == (without.ids.tolist(), without.embeddings)
+    assert [ids[2:].tolist()] * 2 == [each.ids.tolist() for each in among]
+    unit = STORED[2:] / np.linalg.norm(STORED[2:], axis=1, keepdims=True)
+    assert np.allclose(unit, among[0].embeddings)
+    assert ids[:2].tolist() == above.ids.tolist()
+
+
+@BOTH
+async def test_nothing_may_be_found(kind: type[Client | AsyncClient]) -> None:
+    """An answer of no items, not an error; an unknown id is one."""
+    async with http_service() as service:
+        service.publish()
+        nothing = await ask(kind, service.url, "search", ONE, index="items", min_score=2.0)
+        with pytest.raises(UnknownId):
+            await ask(kind, service.url, "search_id", 99, index="items")
+
+    assert (0, np.dtype(np.int64)) == (len(nothing), nothing.ids.dtype)
 
 
 @BOTH

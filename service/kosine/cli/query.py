@@ -5,6 +5,8 @@ Exit code 0: answered; 1: the service refused it or cannot be reached; 2: the co
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ from kosine.npy.content import array_of
 from kosine.npy.header import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from kosine.client import Client, Matches, SearchOptions
@@ -29,25 +33,33 @@ if TYPE_CHECKING:
 __all__ = ("query_command",)
 
 _HIGHEST_DIMS = 2
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 _EXAMPLES = """\b
 Examples:
+  kosine query items --id 5
+  kosine query items --id sku-9 --exclude sku-10 --exclude sku-11 --k 3
   kosine query items --vector query.npy
-  kosine query items --vector queries.npy --k 3 --json
+  kosine query items --vector queries.npy --json
   kosine query --url https://search.example --vector query.npy"""
 
 
 @click.command("query", epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @click.option(
+    "--id", "items", multiple=True, metavar="ID", help="Ask with this item of the index; repeatable."
+)
+@click.option(
     "--vector",
     "file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    required=True,
     metavar="FILE.npy",
     help="Ask with this vector (d,), or with each row of (n, d).",
 )
 @click.option("--k", type=click.IntRange(1), help="How many items; default: that of the index.")
+@click.option("--exclude", multiple=True, metavar="ID", help="Leave this item out; repeatable.")
+@click.option("--min-score", type=float, help="Leave out what is less similar.")
+@click.option("--text-ids", is_flag=True, help="IDs are text, also those that look like numbers.")
 @click.option(
     "--url",
     default="http://127.0.0.1:8080",
@@ -66,29 +78,61 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per query and line.")
 def query_command(
-    *, name: str | None, file: Path, k: int | None, url: str, timeout: float, as_json: bool
+    *,
+    name: str | None,
+    items: tuple[str, ...],
+    file: Path | None,
+    k: int | None,
+    exclude: tuple[str, ...],
+    min_score: float | None,
+    text_ids: bool,
+    url: str,
+    timeout: float,
+    as_json: bool,
 ) -> None:
-    """Ask a running service for the items most similar to a vector.
+    """Ask a running service for the items most similar to an item of it, or to a vector.
 
     NAME is an index; without it the service's default index answers. Exit code 1 if there is no answer.
     """
-    queries, asking = _rows(file), _client(url, timeout)
+    if bool(items) == (file is not None):
+        raise click.UsageError("expected --id or --vector, and not both")
     options: SearchOptions = {}
     if name is not None:
         options["index"] = name
     if k is not None:
         options["k"] = k
+    if exclude:
+        options["exclude"] = _ids(exclude, as_text=text_ids)
+    if min_score is not None:
+        options["min_score"] = min_score
+    rows, asking = None if file is None else _rows(file), _client(url, timeout)
+    with asking as client, _refusals_told():
+        if rows is None:
+            found = client.search_ids(_ids(items, as_text=text_ids), **options)
+        else:
+            found = client.search_many(rows, **options)
+    titles = items or [f"row {position}" for position in range(len(found))]
+    for title, matches in zip(titles, found, strict=True):
+        if as_json:
+            click.echo(_json(matches))
+        else:
+            _print(matches, title=title if len(found) > 1 else None)
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
     try:
-        with asking as client:
-            for position, found in enumerate(client.search_many(queries, **options)):
-                if as_json:
-                    click.echo(_json(found))
-                else:
-                    _print(found, title=f"row {position}" if len(queries) > 1 else None)
+        yield
     except RequestError as error:
         raise click.ClickException(f"{error.code}: {error.detail}") from error
     except KosineError as error:
         raise click.ClickException(error.detail) from error
+
+
+def _ids(texts: tuple[str, ...], *, as_text: bool) -> list[int] | list[str]:
+    """Numbers where all look like that: an index has ids of one type."""
+    numbers = [int(text) for text in texts if _NUMBER.fullmatch(text)]
+    return numbers if len(numbers) == len(texts) and not as_text else [*texts]
 
 
 def _client(url: str, timeout: float) -> Client:

@@ -6,7 +6,7 @@ It knows the service by what docs/http.md says, and nothing of its insides.
 from __future__ import annotations
 
 from kosine.client.answers import IndexInfo, Matches
-from kosine.client.calls import SearchOptions
+from kosine.client.calls import ItemOptions, SearchOptions
 from kosine.client.clients import AsyncClient, Client
 from kosine.client.errors import UnexpectedAnswer, Unreachable
 
@@ -14,6 +14,7 @@ __all__ = (
     "AsyncClient",
     "Client",
     "IndexInfo",
+    "ItemOptions",
     "Matches",
     "SearchOptions",
     "UnexpectedAnswer",

@@ -30,6 +30,8 @@ class Matches:
     """[k]"""
     version: str
     """Which version of the index answered; equal on every replica that loaded the same bytes."""
+    embeddings: NDArray[np.float32] | None = None
+    """[k, d], where they were asked for."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -61,26 +63,36 @@ class IndexNames(msgspec.Struct, frozen=True, kw_only=True):
 _Pairs = list[tuple[int | str, float]]
 
 
+_Rows = list[list[float]]
+
+
 class _Found(msgspec.Struct, frozen=True):
     result: _Pairs
     version: str
+    embeddings: _Rows | None = None
 
 
 class _FoundMany(msgspec.Struct, frozen=True):
     results: list[_Pairs]
     version: str
+    embeddings: list[_Rows] | None = None
 
 
 def to_matches(body: bytes) -> Matches:
     """The answer to one query, as MessagePack. Raises UnexpectedAnswer."""
     found = _decoded(msgspec.msgpack.decode, body, _Found)
-    return _matches(found.result, found.version)
+    return _matches(found.result, found.version, found.embeddings)
 
 
 def to_many_matches(body: bytes) -> list[Matches]:
     """The answers to several queries, as MessagePack. Raises UnexpectedAnswer."""
     found = _decoded(msgspec.msgpack.decode, body, _FoundMany)
-    return [_matches(result, found.version) for result in found.results]
+    none: list[_Rows | None] = [None] * len(found.results)
+    rows = none if found.embeddings is None else found.embeddings
+    return [
+        _matches(result, found.version, embeddings)
+        for result, embeddings in zip(found.results, rows, strict=True)
+    ]
 
 
 def from_json(body: bytes, kind: type[T]) -> T:
@@ -88,9 +100,10 @@ def from_json(body: bytes, kind: type[T]) -> T:
     return _decoded(msgspec.json.decode, body, kind)
 
 
-def _matches(pairs: _Pairs, version: str) -> Matches:
+def _matches(pairs: _Pairs, version: str, embeddings: _Rows | None) -> Matches:
     ids: NDArray[Any] = np.array([each for each, _ in pairs]) if pairs else np.zeros(0, np.int64)
-    return Matches(ids, np.array([score for _, score in pairs], np.float32), version)
+    scores = np.array([score for _, score in pairs], np.float32)
+    return Matches(ids, scores, version, None if embeddings is None else np.array(embeddings, np.float32))
 
 
 def _decoded(decode: Callable[..., T], body: bytes, kind: type[T]) -> T:

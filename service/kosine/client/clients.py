@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from kosine.client.answers import IndexInfo, IndexNames, Matches
-    from kosine.client.calls import Call, SearchOptions
+    from kosine.client.calls import Call, ItemOptions, SearchOptions
 
 __all__ = ("AsyncClient", "Client")
 
 T = TypeVar("T")
+Options = TypeVar("Options", "SearchOptions", "ItemOptions")
 
 _TIMEOUT = 5.0
 _RETRIES = RetryPolicy(attempts=5, first=0.1, cap=2.0)
@@ -42,9 +43,11 @@ class _Base:
         self._timeout = timeout
         self._retries = retries
 
-    def _complete(self, options: SearchOptions) -> SearchOptions:
+    def _complete(self, options: Options) -> Options:
         """With the client's own index, where none is named."""
-        return options if self._index is None else {"index": self._index, **options}
+        if self._index is not None:
+            options.setdefault("index", self._index)
+        return options
 
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(
@@ -89,6 +92,14 @@ class Client(_Base):
     def search_many(self, embeddings: ArrayLike, **options: Unpack[SearchOptions]) -> list[Matches]:
         """The same for each row of `embeddings` [n, d], all from one version."""
         return self._ask(calls.search_many(embeddings, self._complete(options)), options.get("timeout"))
+
+    def search_id(self, item: int | str, **options: Unpack[ItemOptions]) -> Matches:
+        """The items most similar to that of id `item`, which is itself left out."""
+        return self._ask(calls.search_id(item, self._complete(options)), options.get("timeout"))
+
+    def search_ids(self, items: ArrayLike, **options: Unpack[ItemOptions]) -> list[Matches]:
+        """The same for each of `items` [n], all from one version."""
+        return self._ask(calls.search_ids(items, self._complete(options)), options.get("timeout"))
 
     def indexes(self, *, timeout: float | None = None) -> IndexNames:
         """Every index and its state."""
@@ -158,6 +169,14 @@ class AsyncClient(_Base):
     async def search_many(self, embeddings: ArrayLike, **options: Unpack[SearchOptions]) -> list[Matches]:
         """The same for each row of `embeddings` [n, d], all from one version."""
         return await self._ask(calls.search_many(embeddings, self._complete(options)), options.get("timeout"))
+
+    async def search_id(self, item: int | str, **options: Unpack[ItemOptions]) -> Matches:
+        """The items most similar to that of id `item`, which is itself left out."""
+        return await self._ask(calls.search_id(item, self._complete(options)), options.get("timeout"))
+
+    async def search_ids(self, items: ArrayLike, **options: Unpack[ItemOptions]) -> list[Matches]:
+        """The same for each of `items` [n], all from one version."""
+        return await self._ask(calls.search_ids(items, self._complete(options)), options.get("timeout"))
 
     async def indexes(self, *, timeout: float | None = None) -> IndexNames:  # noqa: ASYNC109  of all attempts
         """Every index and its state."""
