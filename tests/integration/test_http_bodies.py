@@ -111,6 +111,23 @@ async def test_every_format_asks_and_answers_the_same(
         assert expected == read(answer)
 
 
+async def test_vectors_are_answered_in_every_format(client: httpx.AsyncClient) -> None:
+    """Where they are asked for; of several queries those of each."""
+    asked = {"embeddings": QUERIES.tolist(), "k": 2, "with_embeddings": True}
+    measure = (await client.post(COS, json=asked)).json()["embeddings"]
+    answers = {
+        accept: (await client.post(COS, json=asked, headers={"Accept": accept})).content
+        for accept in ENCODERS
+    }
+
+    with np.load(io.BytesIO(answers["application/x-npz"]), allow_pickle=False) as found:
+        assert measure == found["embeddings"].tolist()
+    assert measure == msgspec.msgpack.decode(answers["application/msgpack"])["embeddings"]
+    nanoarrow = pytest.importorskip("nanoarrow", reason="kosine[arrow] is not installed")
+    rows = nanoarrow.ArrayStream.from_readable(answers[ARROW]).read_all().to_pylist()
+    assert measure == [each["embeddings"] for each in rows]
+
+
 async def test_base64_stands_for_a_list_of_numbers(client: httpx.AsyncClient) -> None:
     """As an embedding service answers it; in a list, one beside the other."""
     one, other = QUERIES

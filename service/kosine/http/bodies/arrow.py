@@ -1,7 +1,7 @@
 """Answers as an Arrow IPC stream: a record batch of a row for each query; the version is schema metadata.
 
-`ids` and `scores` are lists, so that each row is as long as it is; `code` is why a query was refused, else
-null. nanoarrow writes it: pyarrow would be 50 times as large for the same bytes.
+`ids` and `scores` are lists, and `embeddings` where they were asked for; `code` is why a query was refused,
+else null. nanoarrow writes it: pyarrow would be 50 times as large for the same bytes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def encode_arrow(result: SearchResult) -> bytes:
         "scores": _lists(_plain(columns.scores, na.float32()), rows, offsets),
         "code": na.c_array(columns.codes, na.string()),
     }
+    if columns.embeddings is not None:
+        children["embeddings"] = _lists(_vectors(columns.embeddings), rows, offsets)
     fields = na.struct({name: child.schema for name, child in children.items()}, nullable=False)
     schema = na.c_schema(fields).modify(metadata={"version": result.version})
     batch = na.c_array_from_buffers(schema, rows, [None], null_count=0, children=children.values())
@@ -51,6 +53,14 @@ def _ids(columns: Columns) -> CArray:
 
 def _plain(values: NDArray[Any], kind: na.Schema) -> CArray:
     return na.c_array_from_buffers(kind, len(values), [None, values], null_count=0)
+
+
+def _vectors(embeddings: NDArray[np.float32]) -> CArray:
+    count, dim = embeddings.shape
+    flat = _plain(embeddings.ravel(), na.float32())
+    return na.c_array_from_buffers(
+        na.fixed_size_list(na.float32(), dim), count, [None], null_count=0, children=[flat]
+    )
 
 
 def _lists(values: CArray, rows: int, offsets: NDArray[np.int32]) -> CArray:

@@ -34,6 +34,8 @@ class Columns:
     """[n + 1]"""
     codes: tuple[str | None, ...]
     """[n]; why a query was refused."""
+    embeddings: NDArray[np.float32] | None
+    """[total, d], where they were asked for."""
 
 
 def columns_of(result: SearchResult) -> Columns:
@@ -42,9 +44,11 @@ def columns_of(result: SearchResult) -> Columns:
     ids = [*chain.from_iterable(answer.ids for answer in answers if answer is not None)]
     scores = [*chain.from_iterable(answer.scores for answer in answers if answer is not None)]
     counts = (0 if answer is None else len(answer.ids) for answer in answers)
+    embeddings = [answer.embeddings for answer in answers if answer is not None]
     return Columns(
         ids=np.array(ids) if ids else np.zeros(0, np.int64),
         scores=np.array(scores, np.float32),
         offsets=np.fromiter(accumulate(counts, initial=0), np.int64, len(answers) + 1),
         codes=tuple(None if isinstance(outcome, Answer) else outcome.code for outcome in result.outcomes),
+        embeddings=np.concatenate(there) if (there := [e for e in embeddings if e is not None]) else None,
     )

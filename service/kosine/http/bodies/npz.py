@@ -2,7 +2,8 @@
 
 `ids` and `scores` are [k] for the result of one query, and [n, k] for those of several, where `counts` [n]
 says how many of each row are there: fewer than k where the index or the query allows no more. What is missing
-is padded with -1 (text: empty) and NaN. `codes` [n] says why a query was refused, else it is empty.
+is padded with -1 (text: empty) and NaN. `codes` [n] says why a query was refused, else it is empty. Where the
+vectors were asked for, `embeddings` are [k, d] or [n, k, d].
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ __all__ = ("encode_npz",)
 def encode_npz(result: SearchResult) -> bytes:
     """The members are stored, not deflated: scores do not compress."""
     columns = columns_of(result)
-    arrays = _padded(columns) if result.many else {"ids": columns.ids, "scores": columns.scores}
+    arrays = _padded(columns) if result.many else _plain(columns)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, version=np.array(result.version), **arrays)
     return file.getvalue()
+
+
+def _plain(columns: Columns) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {"ids": columns.ids, "scores": columns.scores}
+    return arrays if columns.embeddings is None else {**arrays, "embeddings": columns.embeddings}
 
 
 def _padded(columns: Columns) -> dict[str, NDArray[Any]]:
@@ -40,4 +46,8 @@ def _padded(columns: Columns) -> dict[str, NDArray[Any]]:
     scores = np.full(shape, np.nan, np.float32)
     ids[there], scores[there] = columns.ids, columns.scores
     codes = np.array([code or "" for code in columns.codes])
-    return {"ids": ids, "scores": scores, "counts": counts.astype(np.int32), "codes": codes}
+    arrays = {"ids": ids, "scores": scores, "counts": counts.astype(np.int32), "codes": codes}
+    if columns.embeddings is not None:
+        arrays["embeddings"] = np.full((*shape, columns.embeddings.shape[1]), np.nan, np.float32)
+        arrays["embeddings"][there] = columns.embeddings
+    return arrays
