@@ -15,8 +15,8 @@ import pytest
 
 from kosine.errors import LoadCode, LoadError
 from kosine.loading.storage.remote import Transfer
-from kosine.loading.storage.retry import RetryPolicy
 from kosine.loading.storage.stores import Stores
+from kosine.retries import RetryPolicy
 from kosine.settings import GcsSettings, S3Settings, StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import Duration
