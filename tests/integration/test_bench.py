@@ -126,7 +126,7 @@ def test_a_running_service_is_measured_and_the_table_is_for_people(
     lines = done.stdout.splitlines()
     assert any(line.startswith("load") and "p99.9" in line for line in lines)
     assert 2 == sum(line.startswith("closed c=2") for line in lines)
-    assert f"items: {ROWS} x {DIM}, cosine, k=7, 40 queries" in lines
+    assert f"items: {ROWS} x {DIM}, cosine, k=7, json bodies, 40 queries" in lines
     assert lines[-1].startswith("recall 1.0 of ")
     assert lines[-1].endswith(" answers, 0 requests failed")
     assert "CPU is not known" not in done.stdout

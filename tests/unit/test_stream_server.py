@@ -30,7 +30,7 @@ async def test_no_connection_outlives_the_server(monkeypatch: pytest.MonkeyPatch
                 await asyncio.sleep(0)
         for client in clients:
             client.close()
-        gc.collect()
+    gc.collect()
     assert [] == left
 
 
