@@ -20,8 +20,9 @@ from structlog.testing import capture_logs
 from kosine.errors import DimMismatch, IndexNotReady, LoadCode, LoadError, Stage, UnknownIndex
 from kosine.loading.admission import Admission, Memory
 from kosine.loading.attempt import _outcome
+from kosine.loading.job import LoadJob
 from kosine.loading.local import LocalStorage
-from kosine.loading.pipeline import LoadJob, Pipeline
+from kosine.loading.pipeline import Pipeline
 from kosine.serving.status import DroppedRows, IndexState
 from kosine.settings import GuardSettings
 from kosine.source_uri import COMMAND_LINE

@@ -291,7 +291,7 @@ KILLED = r"""
 import os, sys
 from pathlib import Path
 from kosine.loading.copies import Copies
-from kosine.loading.pipeline import Sources
+from kosine.loading.job import Sources
 from kosine.loading.source import Fingerprint
 from kosine.settings import IndexSettings
 folder, step, text = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()

@@ -25,7 +25,8 @@ from kosine.cli import main
 from kosine.errors import LoadError, StartupError
 from kosine.loading.admission import Admission
 from kosine.loading.inspection import Inspection
-from kosine.loading.pipeline import LoadedIndex, LoadJob, Pipeline
+from kosine.loading.job import LoadJob
+from kosine.loading.pipeline import LoadedIndex, Pipeline
 from kosine.loading.storage.gcs_writing import GcsWritableStore
 from kosine.loading.storage.s3_writing import S3WritableStore
 from kosine.loading.storage.stores import Stores

@@ -12,8 +12,9 @@ import numpy as np
 
 from kosine.loading.admission import Admission, Memory
 from kosine.loading.catalog import Catalog
+from kosine.loading.job import LoadJob, Sources
 from kosine.loading.local import LocalStorage
-from kosine.loading.pipeline import LoadedIndex, LoadJob, Pipeline, Sources, Unchanged
+from kosine.loading.pipeline import LoadedIndex, Pipeline, Unchanged
 from kosine.loading.reloader import Reloader, ReloaderParts
 from kosine.loading.source import Fingerprint
 from kosine.loading.threads import LoaderThreads, Overdue

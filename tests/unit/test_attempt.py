@@ -10,7 +10,8 @@ import numpy as np
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.attempt import Attempt
-from kosine.loading.pipeline import LoadedIndex, LoadJob, Sources, Unchanged
+from kosine.loading.job import LoadJob, Sources
+from kosine.loading.pipeline import LoadedIndex, Unchanged
 from kosine.loading.source import Fingerprint
 from kosine.loading.threads import LoaderThreads
 from kosine.serving.item_ids import ItemIds

@@ -11,12 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kosine.errors import LoadCode, LoadError, Stage
-from kosine.loading.pipeline import LoadedIndex, LoadJob, Unchanged
+from kosine.loading.pipeline import LoadedIndex, Unchanged
 from kosine.loading.threads import Overdue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kosine.loading.job import LoadJob
     from kosine.loading.threads import LoaderThreads
 
 __all__ = ("Attempt", "let_go")

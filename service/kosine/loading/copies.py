@@ -22,8 +22,8 @@ import structlog
 from msgspec import Struct
 
 from kosine.loading.abandoned_copies import FoldersInUse, remove_unused
+from kosine.loading.job import Sources
 from kosine.loading.manifest import Manifest  # noqa: TC001  msgspec reads the annotations
-from kosine.loading.pipeline import Sources
 from kosine.loading.source import Fingerprint  # noqa: TC001
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kosine.loading.copies import Copies, PendingCopy
+    from kosine.loading.job import LoadJob
     from kosine.loading.manifest import Manifests
-    from kosine.loading.pipeline import LoadJob
     from kosine.loading.source import Reader, Storage
 
 __all__ = ("Files", "Opener")

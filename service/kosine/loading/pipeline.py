@@ -23,18 +23,16 @@ from kosine.loading.artifact import LOAD_BUFFER_BYTES, read_matrix
 from kosine.loading.body import CHUNK_BYTES, read_chunks
 from kosine.loading.guards import check_guards
 from kosine.loading.ids import read_ids, read_ids_header
+from kosine.loading.job import Sources
 from kosine.loading.layout import plan_matrix
 from kosine.loading.manifest import Manifests, check_digests, check_shape
 from kosine.loading.opening import Opener
 from kosine.loading.self_check import check_engine, sample_rows
-from kosine.loading.source import Fingerprint
 from kosine.npy.header import read_header
 from kosine.serving.item_ids import LOOKUP_BYTES, ItemIds
 from kosine.serving.status import VersionInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -43,56 +41,13 @@ if TYPE_CHECKING:
     from kosine.loading.artifact import MatrixArtifact
     from kosine.loading.copies import Copies, PendingCopy
     from kosine.loading.ids import IdsArtifact
+    from kosine.loading.job import LoadJob
     from kosine.loading.layout import MatrixPlan
-    from kosine.loading.manifest import Manifest
     from kosine.loading.opening import Files
     from kosine.loading.source import Reader, Storage
     from kosine.settings import IndexSettings
 
-__all__ = ("LoadJob", "LoadedIndex", "Pipeline", "Sources", "Unchanged")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Fingerprints of the files of one index, which are one unit."""
-
-    vectors: Fingerprint
-    """Of the manifest itself where that cannot be read, so that it settles and fails like any bad file."""
-    ids: Fingerprint | None = None
-    manifest: Fingerprint | None = None
-    named: Manifest | None = None
-    """What the manifest said when it was looked at."""
-
-    @property
-    def combined(self) -> Fingerprint:
-        """As if they were one file: it changes when any does."""
-        files = [self.vectors, *([self.ids] if self.ids is not None else [])]
-        all_of_it = [*([self.manifest] if self.manifest is not None else []), *files]
-        return Fingerprint(
-            token="+".join(one.token for one in all_of_it),
-            size=sum(one.size for one in files),
-            resolution=max(one.resolution for one in all_of_it),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadJob:
-    """What to load, and how to hear from whoever asked for it."""
-
-    name: str
-    settings: IndexSettings
-    sources: Sources
-    served: VersionInfo | None
-    """The last published version, which the guards compare with."""
-    reuse: str | None
-    """Digest of a version that serves on if the content turns out to be the same; None: build in any case."""
-    cancelled: Callable[[], bool]
-    report: Callable[[Stage, int, int], None]
-    """Called with the running stage, bytes read, and bytes in all."""
-    from_copy: bool = False
-    """Whether a local copy of these very files may be read in place of the store: nothing serves yet."""
-    make_room: Callable[[], None] | None = None
-    """`resource_preserving`: called once the load is admitted, before memory is taken."""
+__all__ = ("LoadedIndex", "Pipeline", "Unchanged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

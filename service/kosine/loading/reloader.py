@@ -18,7 +18,8 @@ import structlog
 
 from kosine.errors import LoadCode, LoadError, ShuttingDown, Stage
 from kosine.loading.attempt import Attempt, let_go
-from kosine.loading.pipeline import LoadedIndex, LoadJob, Unchanged
+from kosine.loading.job import LoadJob
+from kosine.loading.pipeline import LoadedIndex, Unchanged
 from kosine.loading.refresh_policy import Failed, Kind, Seen, Situation, decide, see
 from kosine.loading.reporting import Reporter
 from kosine.loading.threads import Overdue
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from kosine.loading.pipeline import Sources
+    from kosine.loading.job import Sources
     from kosine.loading.threads import LoaderThreads
     from kosine.metrics import Metrics
     from kosine.serving.registry import Registry

@@ -1,0 +1,61 @@
+"""What a load is asked for: which files, as they were when they were looked at, and for whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kosine.loading.source import Fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kosine.errors import Stage
+    from kosine.loading.manifest import Manifest
+    from kosine.serving.status import VersionInfo
+    from kosine.settings import IndexSettings
+
+__all__ = ("LoadJob", "Sources")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Fingerprints of the files of one index, which are one unit."""
+
+    vectors: Fingerprint
+    """Of the manifest itself where that cannot be read, so that it settles and fails like any bad file."""
+    ids: Fingerprint | None = None
+    manifest: Fingerprint | None = None
+    named: Manifest | None = None
+    """What the manifest said when it was looked at."""
+
+    @property
+    def combined(self) -> Fingerprint:
+        """As if they were one file: it changes when any does."""
+        files = [self.vectors, *([self.ids] if self.ids is not None else [])]
+        all_of_it = [*([self.manifest] if self.manifest is not None else []), *files]
+        return Fingerprint(
+            token="+".join(one.token for one in all_of_it),
+            size=sum(one.size for one in files),
+            resolution=max(one.resolution for one in all_of_it),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadJob:
+    """What to load, and how to hear from whoever asked for it."""
+
+    name: str
+    settings: IndexSettings
+    sources: Sources
+    served: VersionInfo | None
+    """The last published version, which the guards compare with."""
+    reuse: str | None
+    """Digest of a version that serves on if the content turns out to be the same; None: build in any case."""
+    cancelled: Callable[[], bool]
+    report: Callable[[Stage, int, int], None]
+    """Called with the running stage, bytes read, and bytes in all."""
+    from_copy: bool = False
+    """Whether a local copy of these very files may be read in place of the store: nothing serves yet."""
+    make_room: Callable[[], None] | None = None
+    """`resource_preserving`: called once the load is admitted, before memory is taken."""
