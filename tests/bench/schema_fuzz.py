@@ -31,7 +31,12 @@ def run(requests: int, *, first: int) -> Fuzzed:
             service.wait_ready()
             version = httpx.get(f"{service.url}/indexes/items").json()["version"]
             fuzzer = Fuzzer(
-                url=service.url, index="items", version=version, dim=DIM, accepted=[*ENCODERS, "*/*"]
+                url=service.url,
+                index="items",
+                version=version,
+                dim=DIM,
+                item=7,
+                accepted=[*ENCODERS, "*/*"],
             )
             for number in count(first):
                 found = fuzzer.run(cases=CASES, number=number)

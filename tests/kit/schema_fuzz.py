@@ -67,6 +67,8 @@ class Fuzzer:
     index: str
     version: str
     dim: int
+    item: int | str
+    """The id of one."""
     accepted: Sequence[str] = ("*/*",)
     found: Fuzzed = field(default_factory=Fuzzed)
 
@@ -112,7 +114,7 @@ class Fuzzer:
         self._check(case, case.call(base_url=self.url, session=session, headers={"Accept": accept}))
 
     def _make_fit(self, case: Any) -> None:
-        fitting = {"name": self.index, "version": self.version}
+        fitting = {"name": self.index, "version": self.version, "item": str(self.item)}
         path = case.path_parameters or {}
         path.update({name: value for name, value in fitting.items() if name in path})
         if "Kosine-Expect-Version" in (case.headers or {}):
@@ -131,6 +133,8 @@ class Fuzzer:
                 body["embedding"] = self._as_long(numbers)
             case {"embeddings": list(rows)}:
                 body["embeddings"] = [self._as_long(row) if isinstance(row, list) else row for row in rows]
+            case {"id": _}:
+                body["id"] = self.item
             case {"inputs": list()}:
                 tensor = {"name": "embedding", "shape": [1, self.dim], "datatype": "FP32"}
                 body["inputs"] = [{**tensor, "data": self._as_long([])}]
