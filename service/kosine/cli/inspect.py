@@ -6,7 +6,7 @@ Exit code 0: every source is good; 1: one is refused; 2: the command line is wro
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,12 +16,11 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from kosine.cli.reading import reading_options
 from kosine.cli.stores import store_options
 from kosine.loading.inspection import inspect_source
-from kosine.loading.layout import MAX_DIM
 from kosine.loading.storage.stores import Stores
 from kosine.npy.header import shown
-from kosine.settings import InvalidRows
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import human_size
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from kosine.loading.inspection import Inspection, MemoryEstimate
     from kosine.loading.readings import Faults, Reading
-    from kosine.settings import Layout, Metric, StoresSettings
+    from kosine.settings import InvalidRows, Layout, Metric, StoresSettings
 
 __all__ = ("inspect_command",)
 
@@ -40,20 +39,7 @@ _SHOW_PROGRESS_FROM = 256 * 2**20
 
 @click.command("inspect")
 @click.argument("files", nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "--layout",
-    type=click.Choice(["rows", "columns", "transposed"]),
-    help="How items lie in the file; guessed where it is not given.",
-)
-@click.option("--dim", type=click.IntRange(1, MAX_DIM), help="Dimension; a flat file needs it.")
-@click.option("--metric", type=click.Choice(["cosine", "dot"]), default="cosine", show_default=True)
-@click.option(
-    "--invalid-rows",
-    type=click.Choice(get_args(InvalidRows)),
-    default="refuse",
-    show_default=True,
-    help="What becomes of rows with NaN or infinity, or (cosine) of zeros.",
-)
+@reading_options
 @click.option("--ids", metavar="SOURCE", help="Item ids of the file, checked with it.")
 @click.option(
     "--header-only",

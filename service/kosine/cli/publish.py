@@ -6,17 +6,17 @@ import json
 import re
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from kosine.cli.reading import reading_options
 from kosine.cli.stores import store_options
 from kosine.errors import LoadError
 from kosine.loading.inspection import Inspection
-from kosine.loading.layout import MAX_DIM
 from kosine.publishing.publication import Publication, Step, prepare, publish
 from kosine.publishing.target import PublishConflict
 from kosine.publishing.targets import open_target
@@ -47,20 +47,7 @@ Examples:
 @click.argument("target", metavar="TARGET")
 @click.option("--ids", metavar="FILE", help="Item ids; swapped together with the vectors.")
 @click.option("--name", metavar="NAME", help="Of the manifest NAME.json; default: that of the vectors.")
-@click.option(
-    "--layout",
-    type=click.Choice(get_args(Layout)),
-    help="How items lie in the file; guessed where it is not given.",
-)
-@click.option("--dim", type=click.IntRange(1, MAX_DIM), help="Dimension; a flat file needs it.")
-@click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", show_default=True)
-@click.option(
-    "--invalid-rows",
-    type=click.Choice(get_args(InvalidRows)),
-    default="refuse",
-    show_default=True,
-    help="What becomes of rows with NaN or infinity, or (cosine) of zeros.",
-)
+@reading_options
 @click.option(
     "--keep",
     type=click.IntRange(min=1),
