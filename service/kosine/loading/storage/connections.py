@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
     from urllib3 import HTTPConnectionPool
 
+    from kosine.loading.storage.transfer_threads import TransferThreads
+
 __all__ = ("Connections", "Waiting")
+
+_CLOSED_WITHIN = 6.0
+"""Longer than making a connection may take."""
 
 
 class Waiting:
@@ -62,12 +67,13 @@ class Connections:
         sock.close()
         raise ConnectionAbortedError(errno.ECONNABORTED, "the client was closed")
 
-    def shut_down(self) -> None:
-        """End all of them, and those that are still to come; whoever uses them closes them."""
+    async def close(self, threads: TransferThreads) -> None:
+        """End all of them, those that are still to come, and `threads`, which use and close them."""
         with self._lock:
             self._closed = True
             for sock in self._open:
                 _shut_down(sock)
+        await threads.close(within=_CLOSED_WITHIN)
 
     @contextlib.contextmanager
     def waited_on_by(self, waiting: Waiting) -> Iterator[None]:

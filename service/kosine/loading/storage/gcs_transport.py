@@ -29,8 +29,6 @@ __all__ = ("Answer", "GcsTransport")
 
 _CONNECT_TIMEOUT = 5.0
 _TOKEN_TIMEOUT = 10.0
-_CLOSED_WITHIN = 6.0
-"""Longer than making a connection may take."""
 _CONNECTIONS = 64
 _CONTENT_BYTES = 4 * 2**20
 """Of an answer that is read at once: a page of a listing has up to 1000 objects."""
@@ -59,8 +57,7 @@ class GcsTransport:
 
     async def close(self) -> None:
         """Let go of all threads and connections, those in use, too."""
-        self._connections.shut_down()
-        await self._threads.close(within=_CLOSED_WITHIN)
+        await self._connections.close(self._threads)
         self._session.close()
 
     @contextlib.asynccontextmanager

@@ -26,8 +26,6 @@ __all__ = ("Answer", "SignedGet", "SignedGets", "ThreadedSession")
 T = TypeVar("T")
 
 _USED_FOR = 240.0
-_CLOSED_WITHIN = 6.0
-"""Longer than making a connection may take."""
 _ERROR_BYTES = 64 * 2**10
 _ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
 _FAILURES = 300
@@ -67,8 +65,7 @@ class ThreadedSession:
 
     async def close(self) -> None:
         """Let go of all threads and connections, those in use, too."""
-        self._connections.shut_down()
-        await self._threads.close(within=_CLOSED_WITHIN)
+        await self._connections.close(self._threads)
         self._session.close()
 
     async def send(self, request: Any) -> Any:
