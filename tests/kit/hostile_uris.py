@@ -358,8 +358,8 @@ _ELSEWHERE = (
     "/dev/fd/0",
     "/dev/tcp/127.0.0.1/80",
     "/dev/shm/x",  # noqa: S108  nothing is written there
-    "/root/.aws/credentials",
-    "/root/.ssh/id_rsa",
+    "/home/kosine/.aws/credentials",
+    "/home/kosine/.ssh/id_rsa",
     "/../etc/passwd",
     "/./etc/passwd",
     "/etc/../etc/passwd",

@@ -292,15 +292,15 @@ def test_paths_in_a_file_start_at_its_folder_and_those_of_options_at_the_working
 ) -> None:
     """The same relative path means what its author saw."""
     (tmp_path / "etc").mkdir()
-    (tmp_path / "work").mkdir()
+    (tmp_path / "here").mkdir()
     config = tmp_path / "etc" / "kosine.yaml"
     config.write_text("indexes: {a: {uri: a.npy, ids: a-ids.npy}}", encoding="utf-8")
-    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "here")
     settings = configuration.load(
         Path("../etc/kosine.yaml"), indexes=["b=b.npy"], overrides=["indexes.a.ids=ids.npy"]
     )
-    assert IndexSettings(uri=f"{tmp_path}/etc/a.npy", ids=f"{tmp_path}/work/ids.npy") == settings.indexes["a"]
-    assert IndexSettings(uri=f"{tmp_path}/work/b.npy") == settings.indexes["b"]
+    assert IndexSettings(uri=f"{tmp_path}/etc/a.npy", ids=f"{tmp_path}/here/ids.npy") == settings.indexes["a"]
+    assert IndexSettings(uri=f"{tmp_path}/here/b.npy") == settings.indexes["b"]
 
 
 def test_options_alone_make_a_configuration() -> None:
