@@ -113,7 +113,7 @@ def _by_wrk(session: Session, load: Load, wrk: Wrk) -> Measured:
     checks = [_asked_once(session, load)]
     observation = _observe(session)
     result = wrk.run(
-        session.endpoint,
+        session.endpoint.url,
         connections=load.connections,
         seconds=plan.seconds,
         timeout=plan.timeout,

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from kosine.bench.endpoint import Endpoint
 
 __all__ = ("Wrk", "WrkResult")
 
@@ -146,18 +145,18 @@ class Wrk:
 
     def run(
         self,
-        endpoint: Endpoint,
+        url: str,
         *,
         connections: int,
         seconds: float,
         timeout: float,
         started: Callable[[float], None],
     ) -> WrkResult:
-        """One load of whole seconds; blocks. Raises StartupError where wrk fails."""
+        """One load of whole seconds on the server of `url`; blocks. Raises StartupError where wrk fails."""
         self._write()
         command = [
             *(self._path, "--threads=1", f"--connections={connections}", f"--script={self._script}"),
-            *(f"--duration={math.ceil(seconds)}s", f"--timeout={math.ceil(timeout)}s", endpoint.url, "--"),
+            *(f"--duration={math.ceil(seconds)}s", f"--timeout={math.ceil(timeout)}s", url, "--"),
             *(str(self._bodies), str(self._order)),
         ]
         before, begun = _children_seconds(), time.monotonic()

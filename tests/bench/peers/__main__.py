@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from kosine.bench.machine import describe_machine
+from kosine.bench.wrk import Wrk
 from tests.bench.peers.line_up import line_up, running_server
 from tests.bench.peers.peer import Shape, make_data
 from tests.bench.peers.report import head, section
@@ -53,6 +54,12 @@ _MARK = "<!-- measured -->"
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", default=2.0, show_default=True, help="Of one window.")
 @click.option("--queries", default=2000, show_default=True)
+@click.option(
+    "--generator",
+    type=click.Choice(["own", "wrk"]),
+    default="wrk" if Wrk.find() else "own",
+    help="What sends the load over HTTP.  [default: wrk where it is installed]",
+)
 @click.option("--write", type=click.Path(path_type=Path), help="Page to write the tables into.")
 def main(
     shapes: tuple[str, ...],
@@ -64,28 +71,36 @@ def main(
     rounds: int,
     seconds: float,
     queries: int,
+    generator: Literal["own", "wrk"],
     write: Path | None,
 ) -> None:
     """Measure kosine beside what it replaces, in alternating windows, and print ratios."""
     # What was started is stopped, whoever ends this.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    by_wrk = generator == "wrk"
+    if by_wrk and not Wrk.find():
+        raise click.UsageError("--generator wrk: it is not installed (Debian: apt-get install wrk)")
+    sender = "wrk" if by_wrk else "our own client"
     machine = describe_machine()
     sections = []
     for shape in map(_shape, shapes):
         with TemporaryDirectory(prefix="kosine-peers-") as name:
             folder = Path(name)
             data = make_data(folder, shape, k=k, queries=queries, seed=1)
-            known = line_up(folder, triton_python=triton_python)
+            known = line_up(folder, triton_python=triton_python, by_wrk=by_wrk)
             chosen = list(known) if "all" in names else ["kosine", *names]
             peers = [known[name] for name in dict.fromkeys(chosen)]
-            peers += [_running(server) for server in servers]
+            peers += [_running(server, wrk=folder / "wrk" if by_wrk else None) for server in servers]
             measured = run_rounds(
                 peers, data, connections=connections, rounds=rounds, seconds=seconds, say=_say
             )
         lines = summarise(measured, first="kosine")
         sections.append(section(shape, peers, lines, k=k, rounds=rounds, seconds=seconds))
     text = "\n\n".join(
-        [head(machine, at=datetime.now(UTC), command=_command(), versions=_versions()), *sections]
+        [
+            head(machine, at=datetime.now(UTC), command=_command(), versions=_versions(), generator=sender),
+            *sections,
+        ]
     )
     click.echo(text)
     if write is not None:
@@ -99,10 +114,10 @@ def _shape(text: str) -> Shape:
     return Shape(int(rows), int(dim), clustered=text.endswith("c"))
 
 
-def _running(text: str) -> Peer:
+def _running(text: str, *, wrk: Path | None) -> Peer:
     name, _, where = text.partition("=")
     port, _, path = where.partition("/")
-    return running_server(name, int(port), f"/{path}")
+    return running_server(name, int(port), f"/{path}", wrk=wrk)
 
 
 def _say(what: str) -> None:

@@ -1,35 +1,31 @@
-"""Peers that are asked over HTTP, by the same load process that `kosine bench` uses."""
+"""Peers that are asked over HTTP."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
-from kosine.bench.load_job import NO_ANSWER, Finished, Job, Target
+from kosine.bench.load_job import Target
 from kosine.bench.load_process import LoadProcess
-from kosine.bench.percentiles import percentiles
-from tests.bench.peers.peer import Window
+from kosine.bench.wrk import Wrk
+from tests.bench.peers.http_asker import HttpAsker
 from tests.kit.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from tests.bench.peers.peer import Asker, Data
 
 __all__ = ("HttpPeer", "kosine_ids", "kosine_query", "triton_ids", "triton_query")
 
 _HOST = "127.0.0.1"
-_START_SECONDS = 300.0
-_TIMEOUT = 30.0
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_THREAD_TIMEOUT": "4"}
 """Threads of BLAS that do not spin, as kosine has them, serve its peers as well."""
 
@@ -68,26 +64,35 @@ class HttpPeer:
     path: str = "/indexes/items/cos"
     query: Callable[[Sequence[float], int], bytes] = kosine_query
     ids: Callable[[bytes], list[int]] = kosine_ids
+    wrk: Path | None = None
+    """A folder for the files of wrk, which sends the load then; None: our own client does."""
 
     @contextmanager
     def start(self, data: Data) -> Iterator[Asker]:
         """See `Peer.start`."""
         port = self.port or free_port()
-        target = Target(
-            host=_HOST, port=port, requests=[self._request(q, data.k, port) for q in data.queries]
-        )
+        bodies = [self.query(query.tolist(), data.k) for query in data.queries]
+        target = Target(host=_HOST, port=port, requests=[self._request(body, port) for body in bodies])
         with self._program(data, port) as alive, LoadProcess(target) as load:
-            asker = _Asker(load, port, data, self.ids)
+            asker = HttpAsker(load=load, port=port, data=data, ids=self.ids, wrk=self._wrk(bodies))
             asker.wait(alive, self.name)
             yield asker
 
-    def _request(self, query: np.ndarray[tuple[int], np.dtype[np.float64]], k: int, port: int) -> bytes:
-        body = self.query(query.tolist(), k)
+    def _request(self, body: bytes, port: int) -> bytes:
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: {_HOST}:{port}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode("ascii") + body
+
+    def _wrk(self, bodies: Sequence[bytes]) -> Wrk | None:
+        installed = Wrk.find()
+        if self.wrk is None or installed is None:
+            return None
+        folder = self.wrk / self.name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        requests = [(self.path, body) for body in bodies]
+        return Wrk(installed, folder, requests=requests, order=range(len(bodies)))
 
     @contextmanager
     def _program(self, data: Data, port: int) -> Iterator[Callable[[], bool]]:
@@ -111,60 +116,3 @@ class HttpPeer:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-@dataclass(frozen=True, slots=True)
-class _Asker:
-    """Implements `Asker`."""
-
-    load: LoadProcess
-    port: int
-    data: Data
-    ids: Callable[[bytes], list[int]]
-
-    def ask(self, *, connections: int, seconds: float) -> Window:
-        """See `Asker.ask`."""
-        order = np.arange(len(self.data.queries), dtype=np.uint32).tobytes()
-        return self._judged(
-            self.load.run(Job(connections=connections, seconds=seconds, timeout=_TIMEOUT, order=order)),
-            seconds,
-        )
-
-    def wait(self, alive: Callable[[], bool], name: str) -> None:
-        """Until one query is answered."""
-        deadline = time.monotonic() + _START_SECONDS
-        job = Job(connections=1, seconds=1.0, timeout=10.0, order=np.uint32(0).tobytes(), limit=1)
-        while True:
-            assert alive(), f"{name} ended before it answered"
-            assert time.monotonic() < deadline, f"{name} does not answer"
-            if _listens(self.port):
-                outcomes = self.load.run(job).outcomes
-                if len(outcomes) == 1:
-                    return
-                assert not outcomes[1].startswith("4"), f"{name} refuses a query: {outcomes[1]}"
-            time.sleep(0.2)
-
-    def _judged(self, finished: Finished, seconds: float) -> Window:
-        answer = np.frombuffer(finished.answer, np.uint32)
-        good = answer != NO_ANSWER
-        taken = np.frombuffer(finished.done) - np.frombuffer(finished.sent)
-        found = percentiles(taken[good])
-        hits = [
-            len(set(self.ids(body)) & set(self.data.exact[query].tolist()))
-            for query, body in finished.answers
-        ]
-        return Window(
-            throughput=int(good.sum()) / seconds,
-            p50=found.p50 if found else float("nan"),
-            p99=found.p99 if found else float("nan"),
-            recall=sum(hits) / (len(hits) * self.data.k) if hits else float("nan"),
-            failed=int((~good).sum()),
-        )
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection((_HOST, port), timeout=1).close()
-    except OSError:
-        return False
-    return True

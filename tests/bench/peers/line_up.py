@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from tests.bench.peers.engines import PeerEngine
@@ -21,9 +22,9 @@ _LIMITS = ("defaults.max_k=1000", "service.memory_limit=16GiB")
 _UNBATCHED = "defaults.batch.max_rows=1"
 
 
-def line_up(folder: Path, *, triton_python: str | None) -> dict[str, Peer]:
-    """Every peer by name; kosine first."""
-    peers: list[Peer] = [
+def line_up(folder: Path, *, triton_python: str | None, by_wrk: bool) -> dict[str, Peer]:
+    """Every peer by name; kosine first. `by_wrk`: those of HTTP are asked by wrk."""
+    peers: list[HttpPeer] = [
         HttpPeer(name="kosine", command=_kosine),
         HttpPeer(
             name="kosine unbatched",
@@ -39,8 +40,6 @@ def line_up(folder: Path, *, triton_python: str | None) -> dict[str, Peer]:
             command=lambda *on: _program("tests.bench.peers.litserve_server", *on),
             path="/predict",
         ),
-        PgVector(name="pgvector", folder=folder),
-        PgVector(name="pgvector-hnsw", folder=folder, hnsw=True),
     ]
     if triton_python is not None:
         peers.append(
@@ -54,15 +53,21 @@ def line_up(folder: Path, *, triton_python: str | None) -> dict[str, Peer]:
                 ids=triton_ids,
             )
         )
-    return {peer.name: peer for peer in peers}
+    databases = [
+        PgVector(name="pgvector", folder=folder),
+        PgVector(name="pgvector-hnsw", folder=folder, hnsw=True),
+    ]
+    asked = [replace(peer, wrk=folder / "wrk" if by_wrk else None) for peer in peers]
+    everyone: list[Peer] = [*asked, *databases]
+    return {peer.name: peer for peer in everyone}
 
 
-def running_server(name: str, port: int, path: str) -> Peer:
+def running_server(name: str, port: int, path: str, *, wrk: Path | None) -> Peer:
     """Anything on loopback that answers as kosine does, for instance a system that is to be replaced."""
-    return HttpPeer(name=name, port=port, path=path)
+    return HttpPeer(name=name, port=port, path=path, wrk=wrk)
 
 
-def _same(engine: PeerEngine) -> Peer:
+def _same(engine: PeerEngine) -> HttpPeer:
     return HttpPeer(
         name=engine,
         command=lambda *on: _same_application(engine, *on),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("head", "section")
 
 
-def head(machine: Machine, *, at: datetime, command: str, versions: dict[str, str]) -> str:
+def head(machine: Machine, *, at: datetime, command: str, versions: dict[str, str], generator: str) -> str:
     """What the figures depend on."""
     packages = ", ".join(f"{name} {version}" for name, version in {**machine.packages, **versions}.items())
     where = (
@@ -23,7 +23,7 @@ def head(machine: Machine, *, at: datetime, command: str, versions: dict[str, st
     )
     return (
         f"Measured {at:%Y-%m-%d} by `{command}` on {where}, Python {machine.python}; load average before the "
-        f"run {machine.load_average:g}. {packages}."
+        f"run {machine.load_average:g}. {packages}. Over HTTP the load is sent by {generator}."
     )
 
 
