@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from prometheus_client import generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from kosine.metrics import Metrics
+from kosine.metrics.distributions import DistributionFamily
 from kosine.serving.collector import IndexCollector
 from kosine.serving.dispatcher import Dispatcher
 from kosine.serving.registry import Registry
@@ -60,3 +63,22 @@ def test_requests_are_counted_by_outcome() -> None:
     assert 2 == sample(metrics, "kosine_requests_total", index="items", outcome="ok")
     assert 1 == sample(metrics, "kosine_requests_total", index="items", outcome="overloaded")
     assert 3 == sample(metrics, "kosine_request_seconds_count", index="items")
+
+
+@given(values=st.lists(st.floats(0, 20) | st.sampled_from((0.0005, 0.001, 10.0)), max_size=50))
+def test_a_distribution_is_a_histogram_of_the_library(values: list[float]) -> None:
+    """Whatever is observed, a scrape shows what prometheus_client's own histogram would have shown."""
+    bounds = (0.0005, 0.001, 0.5, 10.0)
+    theirs, ours = CollectorRegistry(), CollectorRegistry()
+    histogram = Histogram("kosine_seconds", "Seconds.", ("index",), buckets=bounds, registry=theirs)
+    family = DistributionFamily("kosine_seconds", "Seconds.", bounds)
+    ours.register(family)
+
+    histogram.labels("items")
+    for value in values:
+        histogram.labels("items").observe(value)
+        family.of("items").observe(value)
+    family.of("items")
+
+    shown = [line for line in generate_latest(theirs).decode().splitlines() if "_created" not in line]
+    assert shown == generate_latest(ours).decode().splitlines()

@@ -6,22 +6,27 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from kosine.errors import Abandoned, BodyTimeout
-from kosine.http.asgi import BODY_ARRIVED
 from kosine.http.headers import too_large
 
 if TYPE_CHECKING:
-    from kosine.http.asgi import Message, Receive, Scope
+    from kosine.http.asgi import Connection, Message, Receive, Scope
 
-__all__ = ("read_body",)
+__all__ = ("arrived_body", "read_body")
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
+def arrived_body(connection: Connection | None, scope: Scope, *, limit: int) -> bytes | None:
+    """The whole body where it came with its head, as small ones do; None: `read_body` it.
+
+    Raises BodyTooLarge.
+    """
+    body = connection.body_of(scope) if connection is not None else None
+    if body is not None and len(body) > limit:
+        raise too_large(limit)
+    return body
+
+
+async def read_body(receive: Receive, *, limit: int, seconds: float) -> bytes:
     """The whole body. Raises BodyTooLarge, BodyTimeout, or Abandoned when the client goes away."""
-    extensions = scope.get("extensions") or {}
-    arrived = extensions.get(BODY_ARRIVED)
-    if arrived is not None and arrived():
-        # Nothing to wait for: a timer would cost more than decoding a small body does.
-        return await _read(receive, limit)
     try:
         async with asyncio.timeout(seconds):
             return await _read(receive, limit)

@@ -12,9 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from kosine.errors import Abandoned, BodyTimeout, ShuttingDown, UnknownIndex
-from kosine.http.asgi import ABANDONED
+from kosine.http.asgi import connection_of
 from kosine.http.bodies.formats import Door, decoder_of, encoder_of
-from kosine.http.body import read_body
+from kosine.http.body import arrived_body, read_body
 from kosine.http.headers import check_body_head, check_version, is_lenient, requested_timeout
 from kosine.http.problems import Reply, as_refusal, problem_reply
 from kosine.http.wire import checked_name
@@ -68,9 +68,15 @@ class CosEndpoint:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = self._request_ids.of(headers)
         try:
-            encode = door.encoder(headers)
-            request = await self._read(headers, scope, receive, door)
-            result = await self._search(name, request, headers, _abandoned(scope))
+            encode, decode = door.encoder(headers), door.decoder(headers)
+            check_body_head(headers, limit=self._body_limit)
+            connection = connection_of(scope)
+            body = arrived_body(connection, scope, limit=self._body_limit)
+            if body is None:
+                body = await read_body(receive, limit=self._body_limit, seconds=self._body_timeout)
+            request = decode(body, scope["query_string"])
+            gone = _stays if connection is None else connection.is_gone
+            result = await self._search(name, request, headers, gone)
             reply = _reply(*encode(result), result, request_id)
         except Abandoned:
             self._metrics.request(self._label(name), "abandoned", perf_counter() - started)
@@ -83,14 +89,6 @@ class CosEndpoint:
             return self._refuse(error, name, request_id, perf_counter() - started)
         self._metrics.request(name or UNKNOWN_INDEX, "ok", perf_counter() - started)
         return reply
-
-    async def _read(
-        self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, door: Door
-    ) -> SearchRequest:
-        decode = door.decoder(headers)
-        check_body_head(headers, limit=self._body_limit)
-        body = await read_body(scope, receive, limit=self._body_limit, seconds=self._body_timeout)
-        return decode(body, scope["query_string"])
 
     async def _search(
         self,
@@ -128,12 +126,6 @@ class CosEndpoint:
 
 def _stays() -> bool:
     return False
-
-
-def _abandoned(scope: Scope) -> Callable[[], bool]:
-    extensions = scope.get("extensions")
-    abandoned: Callable[[], bool] = extensions.get(ABANDONED, _stays) if extensions else _stays
-    return abandoned
 
 
 def _reply(content_type: bytes, body: bytes, result: SearchResult, request_id: str) -> Reply:

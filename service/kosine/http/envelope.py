@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from kosine.errors import NotFound, RequestError, ShuttingDown
-from kosine.http.problems import problem_reply
+from kosine.http.problems import CLOSE, problem_reply
 
 if TYPE_CHECKING:
     from kosine.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -66,7 +66,7 @@ class _Sealed:
             if not any(name == b"x-request-id" for name, _ in headers):
                 headers.append((b"x-request-id", self._request_id.encode("ascii")))
             if self._draining:
-                headers.append((b"connection", b"close"))
+                headers.append(CLOSE)
             message = {**message, "headers": headers}
         await self._send(message)
 

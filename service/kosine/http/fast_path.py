@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kosine.http.asgi import connection_of
+from kosine.http.problems import CLOSE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,7 +21,6 @@ __all__ = ("FastPath",)
 
 _BEFORE, _AFTER = "/indexes/", "/cos"
 _SLASHES = _BEFORE.count("/") + _AFTER.count("/")
-_CLOSE = (b"connection", b"close")
 
 
 class FastPath:
@@ -50,7 +52,10 @@ class FastPath:
             return await self._routes(scope, receive, send)
         reply = await self._endpoint.answer(name, scope, receive)
         if self._health.draining:
-            reply.headers.append(_CLOSE)
+            reply.headers.append(CLOSE)
+        connection = connection_of(scope)
+        if connection is not None and connection.answer(scope, reply):
+            return None
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
         return None

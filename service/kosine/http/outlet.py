@@ -41,6 +41,11 @@ class Outlet(asyncio.Transport):
         """See `write`."""
         self.write(b"".join(list_of_data))
 
+    def write_whole(self, answer: bytes) -> None:
+        """Send an answer that needs nothing behind it."""
+        self.flush()
+        self._transport.write(answer)
+
     def flush(self) -> None:
         """Send what is held: an answer without a body."""
         if self._held:

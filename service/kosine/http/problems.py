@@ -13,6 +13,7 @@ import msgspec
 from kosine.errors import InternalError, RequestError
 
 __all__ = (
+    "CLOSE",
     "Problem",
     "Reply",
     "as_refusal",
@@ -20,8 +21,10 @@ __all__ = (
     "problem_reply",
 )
 
+CLOSE = (b"connection", b"close")
+"""The one `Connection` that an answer of ours may carry."""
+
 _PROBLEM_JSON = (b"content-type", b"application/problem+json")
-_CLOSE = (b"connection", b"close")
 _SHOWN = 80
 
 
@@ -81,5 +84,5 @@ def problem_reply(error: RequestError, *, request_id: str, close: bool = False) 
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if close:
-        headers.append(_CLOSE)
+        headers.append(CLOSE)
     return Reply(error.status, headers, encoded)

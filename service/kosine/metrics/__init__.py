@@ -7,6 +7,7 @@ describe an index are read from the registry when scraped (`kosine.serving.colle
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +21,10 @@ from prometheus_client import (
 )
 
 import kosine
+from kosine.metrics.distributions import DistributionFamily
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ("UNKNOWN_INDEX", "IndexMetrics", "Metrics")
 
@@ -53,14 +58,20 @@ class _Families:
     """Metrics with an `index` label."""
 
     requests: Counter
-    request_seconds: Histogram
-    queue_seconds: Histogram
-    engine_seconds: Histogram
-    batch_rows: Histogram
     batches: Counter
     dropped: Counter
     reloads: Counter
     reload_seconds: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class _Distributions:
+    """What every query or batch adds to."""
+
+    request_seconds: DistributionFamily
+    queue_seconds: DistributionFamily
+    engine_seconds: DistributionFamily
+    batch_rows: DistributionFamily
 
 
 class Metrics:
@@ -86,6 +97,7 @@ class Metrics:
             registry=self.registry,
         )
         self._families = self._make_families()
+        self._distributions = self._make_distributions()
         self._known: dict[str, IndexMetrics] = {}
 
     def _make_families(self) -> _Families:
@@ -93,14 +105,6 @@ class Metrics:
             requests=self._counter(
                 "requests", "Queries by outcome: ok, abandoned, or the error's code.", "outcome"
             ),
-            request_seconds=self._histogram(
-                "request_seconds", "From the request's head to its answer.", _SECONDS
-            ),
-            queue_seconds=self._histogram(
-                "queue_seconds", "A query's wait for its batch to start.", _SECONDS
-            ),
-            engine_seconds=self._histogram("engine_seconds", "One engine call.", _SECONDS),
-            batch_rows=self._histogram("batch_rows", "Rows of one engine call.", _ROWS),
             batches=self._counter("batches", "Engine calls by why the batch was formed.", "reason"),
             dropped=self._counter(
                 "dropped_queries",
@@ -115,6 +119,21 @@ class Metrics:
             ),
         )
 
+    def _make_distributions(self) -> _Distributions:
+        def distribution(name: str, meaning: str, bounds: Sequence[float]) -> DistributionFamily:
+            family = DistributionFamily(f"kosine_{name}", meaning, bounds)
+            self.registry.register(family)
+            return family
+
+        return _Distributions(
+            request_seconds=distribution(
+                "request_seconds", "From the request's head to its answer.", _SECONDS
+            ),
+            queue_seconds=distribution("queue_seconds", "A query's wait for its batch to start.", _SECONDS),
+            engine_seconds=distribution("engine_seconds", "One engine call.", _SECONDS),
+            batch_rows=distribution("batch_rows", "Rows of one engine call.", _ROWS),
+        )
+
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"kosine_{name}", meaning, ("index", *labels), registry=self.registry)
 
@@ -125,7 +144,7 @@ class Metrics:
         """The bound series of one configured index (or of `UNKNOWN_INDEX`)."""
         known = self._known.get(index)
         if known is None:
-            known = self._known[index] = IndexMetrics(self._families, index)
+            known = self._known[index] = IndexMetrics(self._families, self._distributions, index)
         return known
 
     def request(self, index: str, outcome: str, seconds: float) -> None:
@@ -153,6 +172,8 @@ class Metrics:
         self._known.pop(index, None)
         for name in _Families.__slots__:
             getattr(self._families, name).remove_by_labels({"index": index})
+        for name in _Distributions.__slots__:
+            getattr(self._distributions, name).forget(index)
 
 
 class IndexMetrics:
@@ -171,13 +192,13 @@ class IndexMetrics:
         "request_seconds",
     )
 
-    def __init__(self, families: _Families, index: str) -> None:
+    def __init__(self, families: _Families, distributions: _Distributions, index: str) -> None:
         self._families = families
         self.index = index
-        self.request_seconds = families.request_seconds.labels(index)
-        self.queue_seconds = families.queue_seconds.labels(index)
-        self.engine_seconds = families.engine_seconds.labels(index)
-        self.batch_rows = families.batch_rows.labels(index)
+        self.request_seconds = distributions.request_seconds.of(index)
+        self.queue_seconds = distributions.queue_seconds.of(index)
+        self.engine_seconds = distributions.engine_seconds.of(index)
+        self.batch_rows = distributions.batch_rows.of(index)
         self.dropped_abandoned = families.dropped.labels(index, "abandoned")
         self.dropped_deadline = families.dropped.labels(index, "deadline")
         self._outcomes: dict[str, Counter] = {}
