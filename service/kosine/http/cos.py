@@ -99,7 +99,9 @@ class CosEndpoint:
     ) -> SearchResult:
         if name is None:
             raise UnknownIndex("no default_index is set; POST to /indexes/{name}/cos")
-        with self._registry.lease(checked_name(name)) as version:
+        if name not in self._registry:
+            name = checked_name(name)
+        with self._registry.lease(name) as version:
             if b"kosine-expect-version" in headers:
                 check_version(headers, version.info.version)
             terms = Terms(
@@ -121,7 +123,7 @@ class CosEndpoint:
         return problem_reply(refusal, request_id=request_id, close=isinstance(refusal, BodyTimeout))
 
     def _label(self, name: str | None) -> str:
-        return name if name is not None and name in self._registry.names() else UNKNOWN_INDEX
+        return name if name is not None and name in self._registry else UNKNOWN_INDEX
 
 
 def _stays() -> bool:

@@ -64,6 +64,10 @@ class Registry:
         else:
             slot.source, slot.required = source, required
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `name` is configured."""
+        return name in self._slots
+
     def names(self) -> list[str]:
         """Configured names, sorted."""
         return sorted(self._slots)
