@@ -4,7 +4,7 @@ kopf is used for what it is best at, watch streams that survive what they meet, 
 `on.event` handler per kind hands each object over and returns. There are no handlers that kopf keeps a
 record of, so it writes nothing: no finalizer, no annotation, no Kubernetes Event. It runs on an event loop of
 its own in a thread of its own, because when it ends it cancels every task of its loop that it does not know;
-and when it ends, for whatever reason, it is started again.
+and when it ends, for whatever reason, it is started again within a second.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Watch:
         self._selectors = selectors
         self._namespaces = namespaces
         self._deliver = deliver
-        self._backoff = Backoff(first=1.0, longest=15.0)
+        self._backoff = Backoff(first=0.25, longest=15.0)
         self._log = structlog.get_logger(__name__)
 
     async def run(self) -> None:
@@ -95,7 +95,7 @@ class Watch:
         clusterwide = self._namespaces == (None,)
         try:
             await kopf.operator(
-                registry=self._registry(loop),
+                registry=self._registry(loop, stop),
                 settings=self._settings(),
                 namespaces=() if clusterwide else [each for each in self._namespaces if each is not None],
                 clusterwide=clusterwide,
@@ -106,9 +106,14 @@ class Watch:
             # kopf waits for it in a thread of the loop, which cannot be closed before that ends.
             stop.set()
 
-    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+    def _registry(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> kopf.OperatorRegistry:
+        async def clean_up(**_: object) -> None:
+            # Where kopf ends of itself it waits 5 s for its own waiting for the flag.
+            stop.set()
+
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(_login)
+        kopf.on.cleanup(registry=registry)(clean_up)
         for kind in self._selectors:
             self._handle(kind, loop, registry)
         return registry

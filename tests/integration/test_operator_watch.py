@@ -49,12 +49,7 @@ FATAL: dict[str, Any] = {
     "a line that is cut": b'{"type": "MODIFIED", "object": {"metad',
     "an event without an object": b'{"type": "MODIFIED"}\n',
 }
-"""What kopf ends with, for which it takes its time."""
-
-
-def faults() -> list[Any]:
-    quick = [pytest.param(fault, id=name) for name, fault in SURVIVED.items()]
-    return quick + [pytest.param(fault, id=name, marks=pytest.mark.slow) for name, fault in FATAL.items()]
+"""What kopf ends with."""
 
 
 class Script:
@@ -105,14 +100,8 @@ async def watching(told: Callable[[Kind, Mapping[str, Any], bool], None]) -> Asy
         await asyncio.wait({task})
 
 
-@pytest.mark.parametrize("fault", faults())
-async def test_whatever_ends_a_watch_what_came_since_is_told(
-    kmock: mock.KubernetesScaffold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
-) -> None:
-    """By another list or another watch; nobody has to restart anything."""
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(kubeconfig_for(str(kmock.url))), encoding="utf-8")
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+async def told_after(fault: Any, kmock: mock.KubernetesScaffold) -> Script:
+    """Come back once the change behind the fault was told."""
     script, newest = Script(fault), asyncio.Event()
     serve(kmock, script)
 
@@ -122,7 +111,35 @@ async def test_whatever_ends_a_watch_what_came_since_is_told(
 
     async with watching(told), asyncio.timeout(60):
         await newest.wait()
+    return script
+
+
+@pytest.fixture(autouse=True)
+def _kubeconfig(kmock: mock.KubernetesScaffold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(kubeconfig_for(str(kmock.url))), encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+
+
+@pytest.mark.parametrize("fault", (SURVIVED | FATAL).values(), ids=(SURVIVED | FATAL).keys())
+async def test_whatever_ends_a_watch_what_came_since_is_told(
+    kmock: mock.KubernetesScaffold, fault: Any
+) -> None:
+    """By another list or another watch; nobody has to restart anything."""
+    script = await told_after(fault, kmock)
+
     assert script.watched > 0
+
+
+async def test_kopf_waits_for_nothing_when_it_ends_of_itself(
+    kmock: mock.KubernetesScaffold, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it takes 5 s to end, for which nobody watches; these are its words for either."""
+    caplog.set_level("DEBUG", logger="kopf")
+    await told_after(FATAL["garbage"], kmock)
+
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Hung tasks")]
+    assert {"Hung tasks stopping is skipped: no tasks given."} == set(said)
 
 
 def kubeconfig_for(server: str) -> dict[str, Any]:
