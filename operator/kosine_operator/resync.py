@@ -2,7 +2,8 @@
 
 Nothing is acted on before the first complete round: a server whose indexes are not known yet would drop them
 all. Every later round heals what events did not tell, has every pool looked at again, and notices a watch
-that is stuck (`Inventory.unheard_for`) and kinds that came or went with their CRDs.
+that is stuck (`Inventory.unheard_for`) and kinds that came or went with their CRDs. Whatever the watch missed
+is known within one interval, as long as the API server answers.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ __all__ = ("SELECTOR", "Resync", "selectors")
 
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 """Of everything that is ours, pods included; the API server filters."""
+_PAUSE = (0.8, 0.95)
+"""Between rounds, in intervals: what is left of one is for the round itself."""
 
 
 def selectors(optional: frozenset[Kind]) -> Mapping[Kind, str | None]:
@@ -78,24 +81,25 @@ class Resync:
 
     async def first(self) -> None:
         """Come back once everything is known, however long that takes."""
-        failures = 0
-        while not await self._round():
-            failures += 1
-            await asyncio.sleep(self._backoff.after(failures))
+        await self._complete()
         self._log.info("synced", objects=sum(1 for kind in CHILDREN for _ in self._inventory.refs(kind)))
         for key in all_pools(self._inventory):
             self._again(key, 0.0)
 
     async def run(self) -> None:
         """Another round every interval until cancelled; returns where the optional kinds are others now."""
-        while True:
-            await asyncio.sleep(self._interval * self._rng.uniform(0.9, 1.1))
-            known = self.optional
-            if await self._round():
-                for key in all_pools(self._inventory):
-                    self._again(key, self._rng.uniform(0.0, self._interval / 2))
-            if self.optional != known:
-                return
+        known = self.optional
+        while self.optional == known:
+            await asyncio.sleep(self._interval * self._rng.uniform(*_PAUSE))
+            await self._complete()
+            for key in all_pools(self._inventory):
+                self._again(key, self._rng.uniform(0.0, self._interval / 2))
+
+    async def _complete(self) -> None:
+        failures = 0
+        while not await self._round():
+            failures += 1
+            await asyncio.sleep(self._backoff.after(failures))
 
     async def _round(self) -> bool:
         try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.kit.control_plane import assets
 from tests.kit.control_plane.cluster import Namespace, until
+from tests.kit.control_plane.forgetful_api import forgetful_api
 from tests.kit.operator_cluster import kosine_cluster, minimal_rights, writes_of
 from tests.kit.operator_process import operator_process
 from tests.kit.operator_world import World, callers, condition_of, s3_for_pods
@@ -88,6 +89,27 @@ def drift(world: World) -> Iterator[Seen]:
             took = _timed(lambda: world.namespace.kubectl(*change), lambda: _children(world) == intended)  # noqa: B023
             slowest = max(slowest, took)
     yield Seen(f"drift repaired, the slowest of {len(_DRIFTS)}", "5 s", f"{slowest:.1f} s")
+
+
+def missed(world: World) -> Iterator[Seen]:
+    """The same, all of it at once, just after a resync and without one word from the watch."""
+    with (
+        forgetful_api(world.namespace) as api,
+        operator_process(world.namespace, kubeconfig=api.kubeconfig),
+    ):
+        world.namespace.apply(world.podless("items"))
+        until(lambda: world.is_settled("items"), what="settled")
+        intended = _children(world)
+        asked = len(api.asked)
+        # Pods are listed last: whatever happens now is for the next round.
+        until(lambda: any(path.endswith("/pods") for _, path in api.asked[asked:]), what="round", within=120)
+        api.forgets = True
+        took = _timed(
+            lambda: [world.namespace.kubectl(*change) for change in _DRIFTS],
+            lambda: _children(world) == intended,
+        )
+    told = f"{took:.1f} s, {len(api.forgotten)} events lost"
+    yield Seen(f"the same {len(_DRIFTS)} without an event", "60 s", told)
 
 
 def at_rest(world: World) -> Iterator[Seen]:
@@ -164,6 +186,7 @@ MARKS: dict[str, Callable[[World], Iterator[Seen]]] = {
     "first_ready": first_ready,
     "hot_change": hot_change,
     "drift": drift,
+    "missed": missed,
     "at_rest": at_rest,
     "many": many,
     "broken": beside_broken_ones,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit.control_plane.cluster import until
+from tests.kit.control_plane.forgetful_api import forgetful_api
 from tests.kit.operator_cluster import minimal_rights, writes_of
 from tests.kit.operator_process import operator_process, start_operator
 from tests.kit.operator_world import callers, condition_of
@@ -65,6 +66,26 @@ def test_drift_is_repaired_by_the_watch(world: World, drift: tuple[str, ...]) ->
         world.namespace.kubectl(*drift)
 
         until(lambda: intended == {kind: shape(world, kind) for kind in intended}, what="as it was")
+
+
+def test_drift_that_the_watch_never_told_is_repaired_by_the_next_list(world: World) -> None:
+    """Events that are lost for good cost one interval, also those of a resource's own change."""
+    with (
+        forgetful_api(world.namespace) as api,
+        operator_process(world.namespace, "--resync", "5", kubeconfig=api.kubeconfig) as operator,
+    ):
+        world.namespace.apply(world.podless("items"))
+        until(lambda: world.is_settled("items"), what="settled")
+        intended = {kind: shape(world, kind) for kind in ("service", "deployment")}
+        api.forgets = True
+        world.namespace.apply(world.podless("items", k=5))
+        world.namespace.kubectl("scale", "deployment", "items", "--replicas=3")
+        world.namespace.kubectl("delete", "service", "items")
+
+        until(lambda: intended == {kind: shape(world, kind) for kind in intended}, what="as it was")
+        until(lambda: world.is_settled("items"), what="the resource's own change")
+        assert {"CosineIndex", "Deployment", "Service"} <= {kind for _, kind, _ in api.forgotten}
+        assert [] == operator.events("watch_failed")
 
 
 def shape(world: World, kind: str) -> Any:
