@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+import msgspec
 
 from kosine_operator.logs import LogFormat, LogLevel
 from kosine_operator.render import Defaults
+from kosine_operator.resources import Size
 from kosine_operator.settings import LeaseSettings, OperatorSettings
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ def _pool_options(command: Any) -> Any:
             multiple=True,
             metavar="NAME",
             help="ServiceAccount that a resource may name; * allows every one.",
+        ),
+        _option(
+            "--memory",
+            default="2Gi",
+            metavar="SIZE",
+            help="Memory limit where a resource says nothing about memory; none: no limit.",
         ),
         _option(
             "--image-pull-policy",
@@ -209,6 +217,14 @@ def _settings(
     )
 
 
+def _size(text: str) -> Size:
+    try:
+        return msgspec.convert(text, Size)
+    except msgspec.ValidationError:
+        said = f"{text!r} is neither a size such as 512Mi or 2Gi nor none"
+        raise click.BadParameter(said, param_hint="--memory") from None
+
+
 def _lease(text: str, seconds: int) -> LeaseSettings:
     namespace, _, name = text.partition("/")
     if not namespace or not name or "/" in name:
@@ -217,11 +233,17 @@ def _lease(text: str, seconds: int) -> LeaseSettings:
 
 
 def _defaults(
-    *, image: str, image_pull_policy: str, service_accounts: Sequence[str], operator_namespace: str
+    *,
+    image: str,
+    image_pull_policy: str,
+    memory: str,
+    service_accounts: Sequence[str],
+    operator_namespace: str,
 ) -> Defaults:
     return Defaults(
         image=image,
         image_pull_policy=image_pull_policy,
+        memory=None if memory == "none" else _size(memory),
         service_accounts=frozenset(service_accounts),
         operator_namespace=operator_namespace,
     )

@@ -60,6 +60,7 @@ __all__ = (
     "Service",
     "ServiceMonitor",
     "Serving",
+    "Size",
     "Source",
     "Stores",
     "Toleration",

@@ -1,4 +1,4 @@
-"""What checkov, a linter of manifests, finds in the rendered charts: nothing that is not accepted.
+"""What checkov, a linter of manifests, finds in what charts and operator make: nothing that is not accepted.
 
 It is not among the locked dependencies, of which it would be a hundred: `make checkov` installs it apart.
 """
@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.kit.chart_cases import cases
+from tests.kit.golden_manifests import GOLDEN
 
 if TYPE_CHECKING:
     from tests.kit.helm import Helm
@@ -39,6 +40,14 @@ ACCEPTED = (
         "CKV_K8S_15", ".*", "versions are tags or digests that do not move; pods start without the registry"
     ),
     Accepted("CKV_K8S_43", ".*", "kosine publishes no image yet; `image.digest` is there to be set"),
+    Accepted(
+        "CKV_K8S_10",
+        r"Deployment\.search\.items",
+        "a resource that asks for no CPU: queries decide how much is right; too little is late, not wrong",
+    ),
+    Accepted(
+        "CKV2_K8S_6", r"Pod\.search\..*", "resources without networkPolicy: only their owners know who calls"
+    ),
     Accepted("CKV_K8S_38", r"Deployment\..*", "the operator talks to the API server"),
     Accepted(
         "CKV_K8S_35", r"Deployment\..*", "names that the AWS SDK reads; the operator mounts files instead"
@@ -72,7 +81,8 @@ def findings(checkov: Path, folder: Path) -> set[tuple[str, str]]:
 
 
 def test_checkov_finds_nothing_that_is_not_accepted(checkov: Path, helm: Helm, tmp_path: Path) -> None:
-    """Over the values of every kind of user; and nothing is accepted that it does not find."""
+    """Values and resources of every kind of user; and nothing is accepted that it does not find."""
+    shutil.copytree(GOLDEN, tmp_path / "operator")
     for case in cases():
         text = yaml.safe_dump_all(case.render(helm))
         (tmp_path / case.path.name).write_text(text, encoding="utf-8")

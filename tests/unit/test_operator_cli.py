@@ -37,6 +37,7 @@ def ran(*arguments: str, **variables: str) -> tuple[int, str]:
         (("run", "--namespace", "a", "--cluster-wide"), "say where to work"),
         (("run", "--namespace", "a", "--lease", "operator"), "is not NAMESPACE/NAME"),
         (("run", "--namespace", "a", "--workers", "0"), "not in the range"),
+        (("run", "--namespace", "a", "--memory", "2GB"), "'2GB' is neither a size"),
         (("run", "--namespace", "a", "--resync", "never"), "is not a valid float"),
         (("render",), "Missing argument"),
     ],
@@ -68,6 +69,20 @@ def rendered(tmp_path: Path, text: str, *arguments: str, **variables: str) -> li
     code, output = ran("render", str(path), *arguments, **variables)
     assert 0 == code, output
     return list(yaml.safe_load_all(output))
+
+
+def resources(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of what serves."""
+    (deployment,) = (each for each in manifests if each["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(container.get("resources", {}))
+
+
+def test_the_administrator_decides_the_memory_of_those_who_ask_for_none(tmp_path: Path) -> None:
+    """A size for requests and limits, or neither."""
+    both = {"requests": {"memory": "512Mi"}, "limits": {"memory": "512Mi"}}
+    assert both == resources(rendered(tmp_path, INDEX, "--memory", "512Mi"))
+    assert {} == resources(rendered(tmp_path, INDEX, "--memory", "none"))
 
 
 def image(manifests: list[dict[str, Any]]) -> str:

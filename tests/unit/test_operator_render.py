@@ -210,6 +210,29 @@ def test_an_autoscaler_decides_the_replicas(live: Live, replicas: int | None) ->
 
 
 @pytest.mark.parametrize(
+    ("server", "memory"),
+    [
+        ({}, ("2Gi", "2Gi")),
+        ({"resources": {"requests": {"cpu": "1"}}}, ("2Gi", "2Gi")),
+        ({"resources": {"limits": {"memory": "8Gi"}}}, (None, "8Gi")),
+        ({"resources": {"requests": {"memory": "8Gi"}}}, ("8Gi", None)),
+        ({"process": {"threads": 1}}, ("2Gi", "2Gi")),
+        ({"process": {"memoryLimit": "7Gi"}}, (None, None)),
+        ({"gpu": {}}, (None, None)),
+    ],
+)
+def test_pods_are_bounded_in_memory_unless_something_was_said_of_it(
+    server: dict[str, Any], memory: tuple[str | None, str | None]
+) -> None:
+    """Request and limit, so that neighbours on a node are safe; whatever is said of it is taken as it is."""
+    (container,) = manifest(rendered_spec({"server": server}), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    found = container.get("resources", {})
+    assert memory == tuple(found.get(kind, {}).get("memory") for kind in ("requests", "limits"))
+
+
+@pytest.mark.parametrize(
     ("server", "strategy"),
     [
         ({}, (1, 0)),

@@ -10,7 +10,7 @@ import msgspec
 
 from kosine_operator.quantities import seconds_of, size_of
 from kosine_operator.render.configuration import CLAIMS, FILE, FOLDER
-from kosine_operator.resources import Process, Stores
+from kosine_operator.resources import Process, Resources, Stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ _SIZES = frozenset({"memory_limit", "body_limit"})
 
 def container(server: ServerSpec, mounts: list[dict[str, Any]], defaults: Defaults) -> dict[str, Any]:
     """The container that runs `kosine serve`, with these volumes mounted."""
-    resources = _resources(server)
+    resources = _resources(server, defaults)
     return {
         "name": CONTAINER,
         "image": server.image or defaults.image,
@@ -129,13 +129,24 @@ def _environment(server: ServerSpec) -> dict[str, str]:
     return environment
 
 
-def _resources(server: ServerSpec) -> dict[str, Any]:
-    requests = dict(server.resources.requests) if server.resources else {}
-    limits = dict(server.resources.limits) if server.resources else {}
+def _resources(server: ServerSpec, defaults: Defaults) -> dict[str, Any]:
+    given = server.resources or Resources()
+    requests, limits = dict(given.requests), dict(given.limits)
+    if defaults.memory is not None and not _speaks_of_memory(server, given):
+        requests["memory"] = limits["memory"] = defaults.memory
     if server.gpu:
         # Extended resources are whole and cannot be overcommitted: a limit is the request, too.
         limits |= _devices(server.gpu)
     return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def _speaks_of_memory(server: ServerSpec, given: Resources) -> bool:
+    """Whether the resource decides itself: by resources, or by a bound that another limit would undercut.
+
+    With a GPU, too: what CUDA takes of the host's memory depends on device and driver.
+    """
+    bounded = server.process is not None and server.process.memory_limit is not None
+    return bounded or server.gpu is not None or "memory" in {**given.requests, **given.limits}
 
 
 def _devices(gpu: Gpu) -> dict[str, Any]:

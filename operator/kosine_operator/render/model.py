@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from kosine_operator.pools import Refusal
+    from kosine_operator.resources import Size
 
 __all__ = ("Capabilities", "Defaults", "Live", "Manifest", "Rendered")
 
@@ -20,6 +21,8 @@ class Defaults:
 
     image: str
     image_pull_policy: str = "IfNotPresent"
+    memory: Size | None = "2Gi"
+    """Limit, and so request, of pods of which nothing about memory was said; None leaves them without one."""
     service_accounts: frozenset[str] = frozenset()
     """ServiceAccounts that a resource may name; `*` is every one."""
     operator_namespace: str = "kosine-system"
