@@ -23,6 +23,7 @@ __all__ = (
     "Autoscaling",
     "Batch",
     "Cache",
+    "Canary",
     "Condition",
     "CosineIndex",
     "CosineServer",
@@ -153,6 +154,16 @@ class Guard(_Struct, frozen=True):
     dim_change: Literal["refuse", "allow"] | None = None
     min_rows: Annotated[int, Meta(ge=1, le=2_147_483_647)] | None = None
     max_shrink_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
+
+
+class Canary(_Struct, frozen=True):
+    """What a new version must show before callers get it."""
+
+    max_row_drift_percent: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    golden: Uri | None = None
+    min_overlap_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
+    overlap_k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    overlap_sample: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class ServerRef(_Struct, frozen=True):
@@ -397,6 +408,7 @@ class IndexSpec(_Struct, frozen=True):
     refresh: Refresh | None = None
     batch: Batch | None = None
     guard: Guard | None = None
+    canary: Canary | None = None
     memory: Size | None = None
     server_ref: ServerRef | None = None
     server: ServerSpec | None = None

@@ -295,6 +295,7 @@ class Stage(StrEnum):
     CHECK = "check"
     BUILD = "build"
     WARM_UP = "warm_up"
+    CANARY = "canary"
     PUBLISH = "publish"
 
 
@@ -329,6 +330,8 @@ class LoadCode(StrEnum):
     IDS_DUPLICATE = "ids_duplicate"
     DIM_CHANGED = "dim_changed"
     GUARD_FAILED = "guard_failed"
+    BAD_GOLDEN = "bad_golden"
+    CANARY_FAILED = "canary_failed"
     WONT_FIT = "wont_fit"
     TIMED_OUT = "timed_out"
     BUILD_FAILED = "build_failed"

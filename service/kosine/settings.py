@@ -18,6 +18,7 @@ __all__ = (
     "CREDENTIALS_PATTERN",
     "INDEX_NAME_PATTERN",
     "BatchSettings",
+    "CanarySettings",
     "Change",
     "DefaultSettings",
     "Duration",
@@ -144,6 +145,43 @@ class GuardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = None
 
 
+class CanarySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a new version must show, once it is loaded and before callers get it."""
+
+    max_row_drift_percent: Annotated[
+        float | None,
+        Meta(
+            description="Refuse a version whose number of rows differs by more, up or down, from the served."
+        ),
+        Within(0, 10_000),
+        Change.HOT,
+    ] = None
+    golden: Annotated[
+        str | None,
+        Meta(description="`.json` file of queries and the ids that they must find."),
+        LOCATED,
+        Change.HOT,
+    ] = None
+    min_overlap_percent: Annotated[
+        float | None,
+        Meta(
+            description="Refuse a version in which sampled items keep less of the neighbours that they have "
+            "in the served one."
+        ),
+        Within(0, 100),
+        Change.HOT,
+    ] = None
+    overlap_k: Annotated[
+        int,
+        Meta(description="Neighbours of an item that are compared; at most `max_k`."),
+        Within(1, 100),
+        Change.HOT,
+    ] = 10
+    overlap_sample: Annotated[
+        int, Meta(description="Items whose neighbours are compared."), Within(1, 1000), Change.HOT
+    ] = 100
+
+
 class DefaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every index inherits unless it says otherwise."""
 
@@ -184,6 +222,7 @@ class DefaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
+    canary: CanarySettings = field(default_factory=CanarySettings)
 
 
 class IndexSettings(DefaultSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):

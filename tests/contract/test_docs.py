@@ -180,7 +180,7 @@ def another(setting: Setting) -> Any:
     if setting.choices:
         return next(choice for choice in setting.choices if choice != setting.default)
     if setting.located:
-        return "/other.npy"
+        return "/other.json" if setting.name == "golden" else "/other.npy"
     if setting.name == "endpoint_url":
         return "https://store.example:9000"
     if setting.kind is bool:

@@ -152,6 +152,12 @@ def test_the_default_index_arrives() -> None:
     assert "a" == settings_of(rendered(pool_for(one, a_server("shared")))).default_index
 
 
+def _drops_what_it_compares_with(spec: dict[str, Any]) -> bool:
+    """A rule of the CRD refuses it."""
+    asked = spec.get("canary", {}).keys() & {"golden", "minOverlapPercent"}
+    return spec.get("policy") == "resource_preserving" and bool(asked)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     spec=st.fixed_dictionaries(
@@ -182,8 +188,18 @@ def test_the_default_index_arrives() -> None:
                     "maxShrinkPercent": st.integers(0, 100),
                 },
             ),
+            "canary": st.fixed_dictionaries(
+                {},
+                optional={
+                    "maxRowDriftPercent": st.integers(0, 10_000),
+                    "golden": st.sampled_from(["s3://bucket/golden.json", "pvc://claim/golden.json"]),
+                    "minOverlapPercent": st.integers(0, 100),
+                    "overlapK": st.integers(1, 100),
+                    "overlapSample": st.integers(1, 1000),
+                },
+            ),
         },
-    ),
+    ).filter(lambda spec: not _drops_what_it_compares_with(spec)),
     name=st.sampled_from(["items", "on", "null", "e1", "true", "y", "a-1"]),
 )
 def test_whatever_the_crd_admits_the_service_takes(spec: dict[str, Any], name: str) -> None:
@@ -196,3 +212,5 @@ def test_whatever_the_crd_admits_the_service_takes(spec: dict[str, Any], name: s
     assert "maxShrinkPercent" not in spec.get("guard", {}) or (
         loaded.guard.max_shrink_percent == spec["guard"]["maxShrinkPercent"]
     )
+    golden = spec.get("canary", {}).get("golden")
+    assert golden is None or (loaded.canary.golden or "").endswith("/golden.json")

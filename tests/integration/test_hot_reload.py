@@ -757,7 +757,15 @@ async def test_progress_is_told_while_a_load_runs(tmp_path: Path) -> None:
         told = [status for _, status in service.registry.notes]
         stages = list(dict.fromkeys(status.stage for status in told if status.stage is not None))
 
-    assert [Stage.GATE, Stage.ADMIT, Stage.FETCH, Stage.CHECK, Stage.BUILD, Stage.WARM_UP] == stages
+    assert [
+        Stage.GATE,
+        Stage.ADMIT,
+        Stage.FETCH,
+        Stage.CHECK,
+        Stage.BUILD,
+        Stage.WARM_UP,
+        Stage.CANARY,
+    ] == stages
     assert {path.stat().st_size} == {status.bytes_total for status in told if status.stage is not None}
     assert all(status.bytes_read <= status.bytes_total for status in told)
 

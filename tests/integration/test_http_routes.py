@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from structlog.testing import capture_logs
 
 from kosine.errors import LoadCode, Stage
 from kosine.serving.status import (
+    CanaryCheck,
+    CanaryReport,
     ConfigurationRefusal,
     ConfigurationStatus,
     LoadFailure,
@@ -86,6 +89,7 @@ async def test_an_index_shows_its_version_and_its_settings(
         "stale": False,
         "outdated": False,
         "last_error": None,
+        "canary": None,
     } == answer.json()
 
 
@@ -134,6 +138,22 @@ async def test_an_index_whose_reload_failed_serves_on_and_tells_why(
         "consecutive": 3,
         "facts": {"expected": 400, "got": 399},
     } == shown["last_error"]
+
+
+async def test_an_index_shows_what_its_canary_found(service: HttpService, client: httpx.AsyncClient) -> None:
+    """Every check with its threshold and what came, the passed ones, too."""
+    service.publish()
+    drift = CanaryCheck(name="row_drift", outcome="passed", expected=10, came=2.5, detail="41 rows")
+    overlap = CanaryCheck(name="overlap", outcome="skipped", expected=60, detail="nothing serves yet")
+    for checks, passed in (
+        ((drift, overlap), True),
+        ((drift, replace(overlap, outcome="failed", came=1.0)), False),
+    ):
+        report = CanaryReport(version="0123456789abcdef", at=FAILURE.at, checks=checks)
+        service.registry.note("items", LoadStatus(canary=report))
+        shown = (await client.get("/indexes/items")).json()["canary"]
+        assert ("0123456789abcdef", passed) == (shown["version"], shown["passed"])
+        assert [asdict(check) for check in checks] == shown["checks"]
 
 
 async def test_all_indexes_are_listed_by_name(service: HttpService, client: httpx.AsyncClient) -> None:

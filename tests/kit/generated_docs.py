@@ -19,6 +19,7 @@ from kosine.serving.collector import IndexCollector
 from kosine.serving.registry import Registry
 from kosine.settings import (
     BatchSettings,
+    CanarySettings,
     DefaultSettings,
     GcsSettings,
     GuardSettings,
@@ -52,6 +53,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "refresh": RefreshSettings,
     "batch": BatchSettings,
     "guard": GuardSettings,
+    "canary": CanarySettings,
     "stores": StoresSettings,
     "s3": S3Settings,
     "gcs": GcsSettings,

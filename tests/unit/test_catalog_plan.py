@@ -10,6 +10,7 @@ import pytest
 from kosine.loading.catalog import HOT, Changes, plan
 from kosine.settings import (
     BatchSettings,
+    CanarySettings,
     GuardSettings,
     IndexSettings,
     RefreshSettings,
@@ -28,6 +29,7 @@ HOT_CHANGES: list[dict[str, Any]] = [
     {"required": False},
     {"refresh": RefreshSettings(interval=Duration(5))},
     {"guard": GuardSettings(min_rows=1)},
+    {"canary": CanarySettings(min_overlap_percent=50)},
     {"batch": BatchSettings(linger=Duration(0))},
     {"batch": BatchSettings(queue_rows=1)},
     {"batch": BatchSettings(queue_bytes=Size(1))},

@@ -191,6 +191,25 @@ indexes:
             one_index(layout="transposed"),
             "indexes.items: layout `transposed` needs dim: a 1-D file does not say how long its rows are",
         ),
+        (
+            one_index(canary={"golden": "/golden.npy"}),
+            "indexes.items: expected canary.golden to name a .json file, got '/golden.npy'",
+        ),
+        (
+            one_index(canary={"golden": "https://host/golden.json"}),
+            (
+                "indexes.items.canary.golden: expected a path, file:///folder/file, s3://bucket/key or "
+                "gs://bucket/key, got 'https://host/golden.json'"
+            ),
+        ),
+        (
+            one_index(canary={"min_overlap_percent": 50}, policy="resource_preserving"),
+            (
+                "indexes.items: expected policy availability_preserving beside canary.golden or "
+                "canary.min_overlap_percent: by resource_preserving the version that would serve on is gone "
+                "before the new one can be asked"
+            ),
+        ),
         (one_index(k=11, max_k=10), "indexes.items: expected k at most max_k, got k 11 and max_k 10"),
         (one_index(max_k=5), "indexes.items: expected k at most max_k, got k 10 and max_k 5"),
         (
@@ -229,6 +248,8 @@ def test_a_clash_in_defaults_is_told_once_and_not_for_every_index() -> None:
     """Inherited limits are complained of where they were written."""
     told = problems_of("defaults: {k: 20, max_k: 10}\nindexes: {a: {uri: /a.npy}, b: {uri: /b.npy}}")
     assert told == "defaults: expected k at most max_k, got k 20 and max_k 10"
+    told = problems_of("defaults: {canary: {golden: /a.npy}}\nindexes: {a: {uri: /a.npy}, b: {uri: /b.npy}}")
+    assert told == "defaults: expected canary.golden to name a .json file, got '/a.npy'"
 
 
 def test_a_long_value_is_cut_in_messages() -> None:
@@ -488,7 +509,7 @@ def test_what_is_dumped_is_read_back_as_the_same_settings(document: dict[str, An
         # Drawn values are within their bounds: only what single values cannot show may be wrong.
         told = refused.facts["problems"]
         assert all(
-            re.search("at most|needs dim|endpoint_url|service.file_roots|credentials", problem)
+            re.search("at most|needs dim|endpoint_url|service.file_roots|credentials|canary.golden", problem)
             for problem in told
         ), told
         return

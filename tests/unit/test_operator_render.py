@@ -114,6 +114,13 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
     "refresh": {"interval": "10s", "watch": True, "settle": "1s", "timeout": "1m"},
     "batch": {"maxRows": 64, "linger": "100us", "queueRows": 128, "queueBytes": "1Mi"},
     "guard": {"dimChange": "refuse", "minRows": 5, "maxShrinkPercent": 5},
+    "canary": {
+        "maxRowDriftPercent": 5,
+        "golden": "s3://bucket/golden.json",
+        "minOverlapPercent": 50,
+        "overlapK": 5,
+        "overlapSample": 50,
+    },
     "server": ALL_OF_A_SERVER,
 }
 OF_THEIR_OWN = {
@@ -255,7 +262,7 @@ def test_pods_are_replaced_so_that_it_can_go_on(server: dict[str, Any], strategy
 def test_every_claim_is_mounted_where_the_configuration_looks() -> None:
     """A pvc:// source is a file below the folder that the service may read, and nothing is writable there."""
     source = {"uri": "pvc://rows/a/items.npy", "ids": "pvc://ids/items.npy"}
-    found = rendered_spec({"source": source})
+    found = rendered_spec({"source": source, "canary": {"golden": "pvc://golden/items.json"}})
     spec = manifest(found, "Deployment")["spec"]["template"]["spec"]
     entry = yaml.safe_load(configuration_text(found))["indexes"]["items"]
     claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in spec["volumes"]}
@@ -265,7 +272,8 @@ def test_every_claim_is_mounted_where_the_configuration_looks() -> None:
         if claims[mount["name"]]
     }
     root = "/var/lib/kosine/claims"
-    assert {f"{root}/rows": ("rows", True), f"{root}/ids": ("ids", True)} == mounted
+    assert {f"{root}/{name}": (name, True) for name in ("rows", "ids", "golden")} == mounted
+    assert f"{root}/golden/items.json" == entry["canary"]["golden"]
     assert (f"{root}/rows/a/items.npy", f"{root}/ids/items.npy") == (entry["uri"], entry["ids"])
     assert f'service.file_roots="{root}"' in spec["containers"][0]["args"]
 

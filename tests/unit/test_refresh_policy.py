@@ -210,5 +210,5 @@ def test_every_code_is_either_retried_polled_or_final() -> None:
         "empty_matrix", "size_mismatch", "dim_required", "dim_not_declared", "layout_mismatch",
         "layout_unproven", "not_finite", "zero_rows", "ids_invalid", "ids_length", "ids_duplicate",
         "dim_changed", "guard_failed", "self_check_failed", "not_a_file", "cancelled",
-        "bad_manifest", "digest_mismatch", "missing_extra",
+        "bad_manifest", "digest_mismatch", "missing_extra", "canary_failed",
     } == set(LoadCode) - TRANSIENT - POLLED  # fmt: skip

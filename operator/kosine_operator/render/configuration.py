@@ -83,9 +83,11 @@ def _entry(index: CosineIndex) -> dict[str, Any]:
     paths: dict[str, Any] = {name: _located(source[name]) for name in ("uri", "ids") if name in source}
     sections = {
         name: _given(section)
-        for name in ("refresh", "batch", "guard")
+        for name in ("refresh", "batch", "guard", "canary")
         if (section := getattr(spec, name)) is not None
     }
+    if "golden" in sections.get("canary", {}):
+        sections["canary"]["golden"] = _located(sections["canary"]["golden"])
     return {**source, **paths, **own, **sections}
 
 
@@ -106,9 +108,16 @@ def _located(uri: str) -> str:
 
 
 def _claims(entries: dict[str, Any]) -> tuple[str, ...]:
-    uris = [entry[name] for entry in entries.values() for name in ("uri", "ids") if name in entry]
+    uris = [uri for entry in entries.values() for uri in _uris(entry)]
     below = [uri.removeprefix(f"{CLAIMS}/") for uri in uris if uri.startswith(f"{CLAIMS}/")]
     return tuple(sorted({path.partition("/")[0] for path in below}))
+
+
+def _uris(entry: dict[str, Any]) -> list[str]:
+    """Of every file that it reads; it may come from a live file that somebody else wrote."""
+    canary = entry.get("canary")
+    golden = canary.get("golden") if isinstance(canary, dict) else None
+    return [uri for uri in (entry.get("uri"), entry.get("ids"), golden) if isinstance(uri, str)]
 
 
 def _default_index(pool: Pool, entries: dict[str, Any]) -> tuple[str | None, tuple[Refusal, ...]]:

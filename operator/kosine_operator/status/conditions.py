@@ -57,6 +57,7 @@ LOAD_REASONS = {
     "layout_mismatch": "ShapeMismatch",
     "layout_unproven": "ShapeMismatch",
     "guard_failed": "GuardFailed",
+    "canary_failed": "CanaryFailed",
     "wont_fit": "InsufficientMemory",
     "out_of_device_memory": "InsufficientMemory",
     "timed_out": "LoadTimedOut",

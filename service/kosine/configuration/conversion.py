@@ -18,6 +18,7 @@ from kosine.errors import ConfigurationError
 from kosine.settings import (
     CREDENTIALS_PATTERN,
     INDEX_NAME_PATTERN,
+    CanarySettings,
     DefaultSettings,
     GcsSettings,
     IndexSettings,
@@ -212,6 +213,7 @@ def _clashes(section: Struct, stand_in: Struct) -> list[str]:
         + _layout_clashes(section)
         + _manifest_clashes(section)
         + _credentials_clashes(section)
+        + ([] if _canary_terms(section) == _canary_terms(stand_in) else _canary_clashes(section))
     )
 
 
@@ -261,6 +263,24 @@ def _credentials_clashes(section: DefaultSettings) -> list[str]:
     if not section.uri.startswith(("s3://", "gs://")):
         return ["expected no credentials beside a file of this machine; they are for s3:// and gs:// sources"]
     return []
+
+
+def _canary_terms(section: DefaultSettings) -> tuple[CanarySettings, str]:
+    return section.canary, section.policy
+
+
+def _canary_clashes(section: DefaultSettings) -> list[str]:
+    canary = section.canary
+    clashes = []
+    if canary.golden is not None and not canary.golden.endswith(".json"):
+        clashes.append(f"expected canary.golden to name a .json file, got {_shown(canary.golden)}")
+    asks = canary.golden is not None or canary.min_overlap_percent is not None
+    if asks and section.policy == "resource_preserving":
+        clashes.append(
+            "expected policy availability_preserving beside canary.golden or canary.min_overlap_percent: by "
+            "resource_preserving the version that would serve on is gone before the new one can be asked"
+        )
+    return clashes
 
 
 def _shown(value: object) -> str:

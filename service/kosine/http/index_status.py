@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime  # noqa: TC003  msgspec and the OpenAPI generator read the annotations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,17 @@ if TYPE_CHECKING:
     from kosine.serving.status import LoadFailure
     from kosine.serving.version import Version
 
-__all__ = ("DroppedRows", "IndexList", "IndexStatus", "LastError", "Norms", "ReloadResult", "index_status")
+__all__ = (
+    "Canary",
+    "CanaryCheck",
+    "DroppedRows",
+    "IndexList",
+    "IndexStatus",
+    "LastError",
+    "Norms",
+    "ReloadResult",
+    "index_status",
+)
 
 
 class Norms(Struct, kw_only=True):
@@ -40,6 +51,25 @@ class LastError(Struct, kw_only=True):
     at: datetime
     consecutive: int
     facts: dict[str, Any]
+
+
+class CanaryCheck(Struct, kw_only=True):
+    """One check of a new version, in percent; `came` is null where it was skipped."""
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped"]
+    expected: float
+    came: float | None
+    detail: str
+
+
+class Canary(Struct, kw_only=True):
+    """What the last load was checked for before publication; `version` is null where the header told."""
+
+    version: str | None
+    at: datetime
+    passed: bool
+    checks: list[CanaryCheck]
 
 
 class IndexStatus(Struct, kw_only=True):
@@ -72,6 +102,7 @@ class IndexStatus(Struct, kw_only=True):
     outdated: bool = False
     """Whether the version was loaded with other settings than those in force."""
     last_error: LastError | None = None
+    canary: Canary | None = None
 
 
 class IndexList(Struct, kw_only=True):
@@ -104,6 +135,7 @@ def index_status(registry: Registry, name: str) -> IndexStatus:
         stale=load.stale,
         outdated=load.outdated and version is not None,
         last_error=None if load.last_error is None else _last_error(load.last_error),
+        canary=None if load.canary is None else _canary(load.canary),
         **({} if version is None else _version_fields(version)),
     )
 
@@ -131,6 +163,15 @@ def _version_fields(version: Version) -> dict[str, Any]:
 
 def _dropped(told: status.DroppedRows) -> DroppedRows:
     return DroppedRows(not_finite=told.not_finite, zero=told.zero, first=list(told.first))
+
+
+def _canary(report: status.CanaryReport) -> Canary:
+    return Canary(
+        version=report.version,
+        at=report.at,
+        passed=all(check.outcome != "failed" for check in report.checks),
+        checks=[CanaryCheck(**asdict(check)) for check in report.checks],
+    )
 
 
 def _last_error(failure: LoadFailure) -> LastError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kosine.loading.job import LoadJob
     from kosine.loading.threads import LoaderThreads
+    from kosine.serving.status import CanaryReport
 
 __all__ = ("Attempt", "let_go")
 
@@ -26,15 +27,20 @@ _REPORT_EVERY = 0.25
 
 
 class Attempt:
-    """Made on the loop; `cancelled` and `report` belong into a LoadJob and are called in its thread.
+    """Made on the loop; `cancelled`, `report` and `judge` belong into a LoadJob and are called in its thread.
 
     `note` is called on the loop with the stage, bytes read and bytes in all: at once for a new stage, else at
-    most four times a second, and never after the attempt has ended.
+    most four times a second, and never after the attempt has ended. So is `judged`, with what a canary found.
     """
 
-    def __init__(self, note: Callable[[Stage, int, int], None]) -> None:
+    def __init__(
+        self,
+        note: Callable[[Stage, int, int], None],
+        judged: Callable[[CanaryReport], None] = lambda _: None,
+    ) -> None:
         self.stage = Stage.GATE
         self._note = note
+        self._judged = judged
         self._loop = asyncio.get_running_loop()
         self._called_off = threading.Event()
         self._ended = False
@@ -83,9 +89,18 @@ class Attempt:
         with contextlib.suppress(RuntimeError):  # the loop was closed while this thread was busy
             self._loop.call_soon_threadsafe(self._show, stage, done, total)
 
+    def judge(self, report: CanaryReport) -> None:
+        """The canary has found this."""
+        with contextlib.suppress(RuntimeError):  # as above
+            self._loop.call_soon_threadsafe(self._show_canary, report)
+
     def _show(self, stage: Stage, done: int, total: int) -> None:
         if not self._ended:
             self._note(stage, done, total)
+
+    def _show_canary(self, report: CanaryReport) -> None:
+        if not self._ended:
+            self._judged(report)
 
 
 def let_go(outcome: LoadedIndex | Unchanged | LoadError) -> None:
@@ -107,6 +122,6 @@ def _outcome(
     except LoadError as error:
         failure = error
     failure.__traceback__ = failure.__cause__ = failure.__context__ = None
-    if failure.stage in (Stage.BUILD, Stage.WARM_UP):
+    if failure.stage in (Stage.BUILD, Stage.WARM_UP, Stage.CANARY):
         let_go(failure)
     return failure

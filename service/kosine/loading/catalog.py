@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ("HOT", "Catalog", "Changes", "plan")
 
-HOT = frozenset({"k", "max_query_rows", "timeout", "policy", "required", "refresh", "guard", "batch"})
+HOT = frozenset(
+    {"k", "max_query_rows", "timeout", "policy", "required", "refresh", "guard", "canary", "batch"}
+)
 """Settings of an index that the version being served can take. Of `batch` all but `max_rows`: its engine was
 admitted and warmed up for that."""
 

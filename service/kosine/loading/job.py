@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kosine.errors import Stage
+    from kosine.loading.canary.live import LiveVersion
     from kosine.loading.manifest import Manifest
-    from kosine.serving.status import VersionInfo
+    from kosine.serving.status import CanaryReport, VersionInfo
     from kosine.settings import IndexSettings
 
 __all__ = ("LoadJob", "Sources")
@@ -59,3 +60,9 @@ class LoadJob:
     """Whether a local copy of these very files may be read in place of the store: nothing serves yet."""
     make_room: Callable[[], None] | None = None
     """`resource_preserving`: called once the load is admitted, before memory is taken."""
+    live: LiveVersion | None = None
+    """What the canary compares with; None: nothing serves."""
+    judged: Callable[[CanaryReport], None] = lambda _: None
+    """Called with what the canary found, before the load goes on or is refused for it."""
+    proven: bool = False
+    """Whether a version of these files has served before: neither guards nor canary stop it."""

@@ -49,7 +49,7 @@ class Opener:
     """Thread-safe: every load opens its own files."""
 
     def __init__(self, storage: Storage, manifests: Manifests, copies: Copies | None) -> None:
-        self._storage = storage
+        self.storage = storage
         self._manifests = manifests
         self._copies = copies
 
@@ -82,7 +82,7 @@ class Opener:
             return None
 
     def _fetched(self, job: LoadJob, stack: contextlib.ExitStack) -> Files:
-        sources, storage = job.sources, self._storage.using(job.settings.credentials)
+        sources, storage = job.sources, self.storage.using(job.settings.credentials)
         vectors_uri, ids_uri = self._locate(job, storage)
         vectors: Reader = stack.enter_context(storage.open(vectors_uri, sources.vectors))
         ids: Reader | None = None

@@ -21,6 +21,7 @@ from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.admission import MemoryNeed
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, read_matrix
 from kosine.loading.body import CHUNK_BYTES, read_chunks
+from kosine.loading.canary.trial import Trial
 from kosine.loading.guards import check_guards
 from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.job import Sources
@@ -151,6 +152,7 @@ class _Load:
     ) -> None:
         self.stage = Stage.GATE
         self._job = job
+        self._trial = Trial(job, opener.storage)
         self._opener = opener
         self._factory = factory
         self._admission = admission
@@ -182,10 +184,15 @@ class _Load:
         plan = plan_matrix(read_header(files.vectors), layout=settings.layout, dim=settings.dim)
         if (named := self._job.sources.named) is not None:
             check_shape(named, rows=plan.rows, dim=plan.dim)
-        if files.ids is not None:
-            read_ids_header(files.ids, rows=plan.rows)
-        check_guards(rows=plan.rows, dim=plan.dim, served=self._job.served, guard=settings.guard)
+        texts = files.ids is not None and read_ids_header(files.ids, rows=plan.rows).dtype.kind == "U"
+        self._check_guards(plan.rows, plan.dim, Stage.GATE)
+        self._trial.gate(rows=plan.rows, dim=plan.dim, texts=texts)
         return plan
+
+    def _check_guards(self, rows: int, dim: int, stage: Stage) -> None:
+        job = self._job
+        if not job.proven:
+            check_guards(rows=rows, dim=dim, served=job.served, guard=job.settings.guard, stage=stage)
 
     def _enter(self, stage: Stage, done: int = 0) -> None:
         self._check_cancelled(stage)
@@ -274,7 +281,9 @@ class _Load:
             self._enter(Stage.WARM_UP, self._total)
             engine.warm_up(warm_up_sizes(settings.batch.max_rows), self._warmed)
             check_engine(engine, samples, metric=settings.metric)
-            self._check_cancelled(Stage.WARM_UP)
+            self._enter(Stage.CANARY, self._total)
+            self._trial.run(engine, items, version=digest[:16])
+            self._check_cancelled(Stage.CANARY)
             info = self._describe(plan, artifact, engine, digest)
         except BaseException:
             engine.close()
@@ -286,12 +295,8 @@ class _Load:
         values = ids.values if ids is not None else None
         if (dropped := artifact.dropped) is None:
             return values
-        told, matrix = dropped.told, artifact.matrix
-        structlog.get_logger(__name__).warning("rows_dropped", index=self._job.name, **asdict(told))
-        job = self._job
-        check_guards(
-            rows=matrix.rows, dim=matrix.dim, served=job.served, guard=job.settings.guard, stage=Stage.CHECK
-        )
+        structlog.get_logger(__name__).warning("rows_dropped", index=self._job.name, **asdict(dropped.told))
+        self._check_guards(artifact.matrix.rows, artifact.matrix.dim, Stage.CHECK)
         return dropped.ids_of(values)
 
     def _warmed(self, _step: str) -> None:

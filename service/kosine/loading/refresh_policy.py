@@ -40,7 +40,7 @@ TRANSIENT = frozenset(
     }
 )
 """Worth another try with the same bytes."""
-POLLED = frozenset({LoadCode.SOURCE_MISSING, LoadCode.SOURCE_FORBIDDEN})
+POLLED = frozenset({LoadCode.SOURCE_MISSING, LoadCode.SOURCE_FORBIDDEN, LoadCode.BAD_GOLDEN})
 """Somebody has to put it right; looked for at every poll."""
 
 

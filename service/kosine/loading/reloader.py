@@ -18,6 +18,7 @@ import structlog
 
 from kosine.errors import LoadCode, LoadError, ShuttingDown, Stage
 from kosine.loading.attempt import Attempt, let_go
+from kosine.loading.canary.live import LiveVersion
 from kosine.loading.job import LoadJob
 from kosine.loading.pipeline import LoadedIndex, Unchanged
 from kosine.loading.refresh_policy import Failed, Kind, Seen, Situation, decide, see
@@ -243,10 +244,12 @@ class Reloader:
     async def _load(self, sources: Sources, *, stale: bool = False) -> None:
         asked, self._asked = self._asked, []
         began = self._loop.time()
-        self._attempt = attempt = Attempt(self._reporter.progressed)
+        self._attempt = attempt = Attempt(self._reporter.progressed, self._reporter.judged)
         try:
             result = await attempt.run(
-                self._parts.loader.load, self._job(attempt, sources), threads=self._parts.threads
+                self._parts.loader.load,
+                self._job(attempt, sources, proven=stale),
+                threads=self._parts.threads,
             )
             if isinstance(result, LoadedIndex):
                 result = await self._publish(result, attempt)
@@ -260,8 +263,9 @@ class Reloader:
         if isinstance(result, LoadedIndex) and result.copy is not None:
             await self._with_copy(result.copy.commit)
 
-    def _job(self, attempt: Attempt, sources: Sources) -> LoadJob:
+    def _job(self, attempt: Attempt, sources: Sources, *, proven: bool) -> LoadJob:
         current = self._registry.current(self._name)
+        drops_first = self._settings.policy == "resource_preserving"
         return LoadJob(
             name=self._name,
             settings=self._settings,
@@ -271,9 +275,12 @@ class Reloader:
             from_copy=current is None and self._failed is None,
             cancelled=attempt.cancelled,
             report=attempt.report,
-            make_room=self._make_room
-            if current is not None and self._settings.policy == "resource_preserving"
+            make_room=self._make_room if current is not None and drops_first else None,
+            live=LiveVersion(current, cancelled=attempt.cancelled)
+            if current is not None and not drops_first
             else None,
+            judged=attempt.judge,
+            proven=proven,
         )
 
     def _make_room(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kosine.errors import LoadError, Stage
     from kosine.metrics import Metrics
     from kosine.serving.registry import Registry
-    from kosine.serving.status import VersionInfo
+    from kosine.serving.status import CanaryReport, VersionInfo
 
 __all__ = ("Reporter",)
 
@@ -66,6 +66,17 @@ class Reporter:
             self._progress_at = now + _PROGRESS_EVERY
             self._log.info("reload_progress", stage=stage.value, bytes_read=done, bytes_total=total)
         self._note(stage=stage, bytes_read=done, bytes_total=total)
+
+    def judged(self, report: CanaryReport) -> None:
+        """The canary of a load found this."""
+        for check in report.checks:
+            self._metrics.canary(self._name, check.name, check.outcome)
+        self._log.info(
+            "canary_checked",
+            version=report.version,
+            checks=[asdict(check) for check in report.checks],
+        )
+        self._note(canary=report)
 
     def published(self, info: VersionInfo, *, seconds: float, stale: bool) -> None:
         """A new version serves; a `stale` one is of a local copy that the store has not confirmed."""

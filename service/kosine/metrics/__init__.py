@@ -62,6 +62,7 @@ class _Families:
     dropped: Counter
     reloads: Counter
     reload_seconds: Histogram
+    canary_checks: Counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,9 @@ class Metrics:
             reload_seconds=self._histogram(
                 "reload_seconds", "One reload, whatever came of it.", _LOAD_SECONDS
             ),
+            canary_checks=self._counter(
+                "canary_checks", "Checks of new versions: passed, failed or skipped.", "check", "outcome"
+            ),
         )
 
     def _make_distributions(self) -> _Distributions:
@@ -157,6 +161,10 @@ class Metrics:
         """One reload ended: published, unchanged or failed (at `stage`)."""
         self._families.reloads.labels(index, outcome, stage).inc()
         self._families.reload_seconds.labels(index).observe(seconds)
+
+    def canary(self, index: str, check: str, outcome: str) -> None:
+        """One check of a new version passed, failed or was skipped."""
+        self._families.canary_checks.labels(index, check, outcome).inc()
 
     def connection_refused(self, code: str) -> None:
         """One connection was ended: too many, or what it sent is not one clear request."""

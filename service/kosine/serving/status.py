@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from kosine.errors import LoadCode, Stage
 
 __all__ = (
+    "CanaryCheck",
+    "CanaryReport",
     "ConfigurationRefusal",
     "ConfigurationStatus",
     "DroppedRows",
@@ -46,6 +48,29 @@ class LoadFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryCheck:
+    """What one check of a new version found, in percent."""
+
+    name: Literal["row_drift", "golden", "overlap"]
+    outcome: Literal["passed", "failed", "skipped"]
+    expected: float
+    """`row_drift`: at most; the others: at least."""
+    came: float | None = None
+    """None where it was skipped."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryReport:
+    """What the canary of the last load found, whether the version was published or refused for it."""
+
+    version: str | None
+    """None where the header was enough to refuse it."""
+    at: datetime
+    checks: tuple[CanaryCheck, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadStatus:
     """What loading is doing for one index."""
 
@@ -60,6 +85,8 @@ class LoadStatus:
     """Whether what serves comes from a local copy, and the store has not confirmed it yet."""
     outdated: bool = False
     """Whether what serves was loaded with other settings than those in force."""
+    canary: CanaryReport | None = None
+    """Of the last load that had one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
