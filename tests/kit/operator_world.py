@@ -34,11 +34,11 @@ _API = "kosine.dev/v1alpha1"
 
 
 @contextlib.contextmanager
-def s3_for_pods() -> Iterator[ObjectServer]:
+def s3_for_pods(port: int = _PORT) -> Iterator[ObjectServer]:
     """S3 by moto at the node's address: pods have networks of their own and reach no loopback."""
-    endpoint = f"http://{NODE_ADDRESS}:{_PORT}"
+    endpoint = f"http://{NODE_ADDRESS}:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", NODE_ADDRESS, "-p", str(_PORT)],
+        [sys.executable, "-m", "moto.server", "-H", NODE_ADDRESS, "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ("Manifest", "config_map", "container", "deployment", "pod", "role", "service")
+__all__ = ("Manifest", "claim", "config_map", "container", "deployment", "pod", "role", "service")
 
 Manifest = dict[str, Any]
 
@@ -57,6 +58,33 @@ def service(name: str) -> Manifest:
 
 def config_map(name: str, **data: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def claim(name: str, namespace: str, folder: Path) -> tuple[Manifest, Manifest]:
+    """A claim and the volume that is meant for it: a folder of this machine, which is kept."""
+    access: Manifest = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    volume = f"{namespace}-{name}"
+    size = {"storage": "1Gi"}
+    return (
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": volume},
+            "spec": {
+                **access,
+                "capacity": size,
+                "claimRef": {"namespace": namespace, "name": name},
+                "hostPath": {"path": str(folder)},
+                "persistentVolumeReclaimPolicy": "Retain",
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name},
+            "spec": {**access, "resources": {"requests": size}, "volumeName": volume},
+        },
+    )
 
 
 def role(

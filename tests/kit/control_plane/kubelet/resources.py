@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 __all__ = (
+    "ClaimSource",
     "ConfigMapSource",
     "Container",
     "DownwardSource",
@@ -98,6 +99,10 @@ class HostPath(_Resource, frozen=True):
     path: str
 
 
+class ClaimSource(_Resource, frozen=True):
+    claim_name: str
+
+
 class Volume(_Resource, frozen=True):
     """One of its sources is set."""
 
@@ -107,6 +112,7 @@ class Volume(_Resource, frozen=True):
     downward: DownwardSource | None = msgspec.field(name="downwardAPI", default=None)
     projected: Projected | None = None
     host_path: HostPath | None = None
+    persistent_volume_claim: ClaimSource | None = None
     empty_dir: dict[str, Any] | None = None
 
 

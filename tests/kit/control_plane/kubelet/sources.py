@@ -1,4 +1,4 @@
-"""What volumes and environment variables are made of: ConfigMaps, Secrets, tokens, the pod's own fields."""
+"""What volumes and variables are made of: ConfigMaps, Secrets, tokens, claims, the pod's own fields."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.kit.control_plane.kubelet.api import ApiRefused
@@ -31,7 +32,7 @@ Files = dict[str, bytes]
 
 
 class MissingReference(Exception):
-    """A ConfigMap, a Secret or a key in one is not there, and is not optional."""
+    """A ConfigMap, a Secret, a key in one or a claim is not there, and is not optional."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +46,7 @@ class Sources:
     _tokens: dict[str | None, tuple[float, bytes]] = field(default_factory=dict)
 
     async def files(self, volume: Volume) -> Files | None:
-        """The volume's files by relative path; None when it has none of its own: emptyDir, hostPath."""
+        """The volume's files by relative path; None when it has none of its own: emptyDir."""
         if volume.config_map is not None:
             return await self.config_map(volume.config_map)
         if volume.secret is not None:
@@ -54,6 +55,14 @@ class Sources:
             return self._downward(volume.downward)
         if volume.projected is not None:
             return await self._projected(volume.projected)
+        return None
+
+    async def folder(self, volume: Volume) -> Path | None:
+        """Where the volume is on this machine; None when it is the pod's own."""
+        if volume.host_path is not None:
+            return Path(volume.host_path.path)
+        if volume.persistent_volume_claim is not None:
+            return await self._claimed(volume.persistent_volume_claim.claim_name)
         return None
 
     async def config_map(self, source: ConfigMapSource) -> Files:
@@ -89,6 +98,15 @@ class Sources:
         if path not in fields:
             raise MissingReference(f"fieldPath {path} is none of {', '.join(fields)}")
         return fields[path]
+
+    async def _claimed(self, name: str) -> Path:
+        """Pods come to a node once their claims are bound, for which scheduler and binder are there."""
+        claim = await self._get("persistentvolumeclaims", name, optional=False)
+        volume = claim["spec"]["volumeName"]
+        found = await self.api.request("GET", f"/api/v1/persistentvolumes/{volume}")
+        if (path := found["spec"].get("hostPath", {}).get("path")) is None:
+            raise MissingReference(f"persistentvolume {volume}: only hostPath is known")
+        return Path(path)
 
     def _downward(self, source: DownwardSource) -> Files:
         return {

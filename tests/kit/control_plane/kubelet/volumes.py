@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.kit.control_plane.kubelet.volume_files import replace_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.control_plane.kubelet.resources import Pod
     from tests.kit.control_plane.kubelet.sources import Sources
 
@@ -26,8 +27,8 @@ class Volumes:
         """Bring the files up to date; the folder of each volume by name. Raises what `Sources` raises."""
         folders: dict[str, Path] = {}
         for volume in self._pod.spec.volumes:
-            if volume.host_path is not None:
-                folders[volume.name] = Path(volume.host_path.path)
+            if (outside := await self._sources.folder(volume)) is not None:
+                folders[volume.name] = outside
                 continue
             folder = folders[volume.name] = self._folder / volume.name
             folder.mkdir(parents=True, exist_ok=True)
