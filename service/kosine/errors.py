@@ -14,15 +14,18 @@ KosineError
 │   ├── BodyTimeout             408 body_timeout
 │   ├── ReloadFailed            409 reload_failed
 │   ├── VersionMismatch         409 version_mismatch
+│   ├── VersionGone             409 version_gone
 │   ├── BodyTooLarge            413 body_too_large
 │   ├── UnsupportedMediaType    415 unsupported_media_type
 │   ├── DimMismatch             422 dim_mismatch
 │   ├── NotFinite               422 not_finite
 │   ├── ZeroVector              422 zero_vector
 │   ├── BadK                    422 bad_k
+│   ├── BadCursor               422 bad_cursor
 │   ├── UnknownField            422 unknown_field
 │   ├── InvalidValue            422 invalid_value
 │   ├── TooManyRows             422 too_many_rows
+│   ├── TooManyIds              422 too_many_ids
 │   ├── Overloaded              429 overloaded            (Retry-After)
 │   ├── HeadTooLarge            431 head_too_large
 │   ├── InternalError           500 internal_error        (a defect of ours)
@@ -47,6 +50,7 @@ from typing import Any, ClassVar
 
 __all__ = (
     "Abandoned",
+    "BadCursor",
     "BadEncoding",
     "BadJson",
     "BadK",
@@ -76,11 +80,13 @@ __all__ = (
     "Stage",
     "StartupError",
     "TooManyConnections",
+    "TooManyIds",
     "TooManyRows",
     "UnknownField",
     "UnknownId",
     "UnknownIndex",
     "UnsupportedMediaType",
+    "VersionGone",
     "VersionMismatch",
     "ZeroVector",
 )
@@ -179,6 +185,12 @@ class VersionMismatch(RequestError):
     status, code, title = 409, "version_mismatch", "Another version answers"
 
 
+class VersionGone(RequestError):
+    """What was asked for belongs to a version that is held no longer; `version` is the one that is."""
+
+    status, code, title = 409, "version_gone", "That version is gone"
+
+
 class BodyTooLarge(RequestError):
     """The body is longer than the configured limit."""
 
@@ -215,6 +227,12 @@ class BadK(RequestError):
     status, code, title = 422, "bad_k", "Bad k"
 
 
+class BadCursor(RequestError):
+    """`after` is no cursor, or one of another query."""
+
+    status, code, title = 422, "bad_cursor", "Not a cursor of this query"
+
+
 class UnknownField(RequestError):
     """The body has a field that is not part of the request."""
 
@@ -231,6 +249,12 @@ class TooManyRows(RequestError):
     """One request asks more queries than the index takes at once."""
 
     status, code, title = 422, "too_many_rows", "Too many queries in one request"
+
+
+class TooManyIds(RequestError):
+    """One request names more items than are read at once."""
+
+    status, code, title = 422, "too_many_ids", "Too many ids in one request"
 
 
 class Overloaded(RequestError):

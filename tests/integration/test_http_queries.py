@@ -203,7 +203,6 @@ async def test_given_items_are_scored_in_their_order(caller: Caller) -> None:
     assert [-1.0, None, 0.707107, 1.0, -1.0] == [each and round(each, 6) for each in by_vector["scores"]]
     assert ([1.0, 0.0], "v1") == (by_item["scores"], by_item["version"])
     assert "unknown_id" == (await score(id="z", ids=["a"]))["code"]
-    assert "bad_k" == (await score(id="a", ids=["a", "b", "c", "d", "e"]))["code"]
     for wrong in ({"ids": ["a"]}, {"id": "a", "ids": []}, {"id": "a", "embedding": [1], "ids": ["a"]}):
         assert "invalid_value" == (await score(**wrong))["code"]
     assert "unknown_field" == (await score(id="a", ids=["a"], k=3))["code"]

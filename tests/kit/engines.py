@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.pages import Page
 
 if TYPE_CHECKING:
     import threading
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from kosine.engines.filters import RowFilter
+    from kosine.engines.pages import PageQuery
 
 __all__ = ("NumpyDevice", "NumpyEngine", "matrix_of")
 
@@ -95,6 +97,18 @@ class NumpyEngine:
             found[1][query, : len(left)] = scores[query, left]
         return found
 
+    def search_after(self, queries: NDArray[np.float32], asked: Sequence[PageQuery]) -> list[Page]:
+        """See `Engine.search_after`: everything is sorted, then what lies behind the place is cut off."""
+        found = self.search_filtered(queries, self.rows, [each.filter for each in asked])
+        return [_cut(rows, scores, wanted) for rows, scores, wanted in zip(*found, asked, strict=True)]
+
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """See `Engine.score`."""
+        numbers, scores = self.search_filtered(query[None], self.rows, [None])
+        by_row = np.empty(self.rows, np.float32)
+        by_row[numbers[0]] = scores[0]
+        return by_row[rows]
+
     def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """See `Engine.take`."""
         assert self.matrix is not None
@@ -120,6 +134,17 @@ class NumpyEngine:
     def close(self) -> None:
         """Drop the matrix."""
         self.matrix = None
+
+
+def _cut(rows: NDArray[np.int32], scores: NDArray[np.float32], wanted: PageQuery) -> Page:
+    left = scores > -np.inf
+    if wanted.min_score is not None:
+        left &= scores >= wanted.min_score
+    if wanted.after is not None:
+        level = (scores == wanted.after.score) & (rows > wanted.after.row)
+        left &= (scores < wanted.after.score) | level
+    rows, scores = rows[left], scores[left]
+    return Page(rows[: wanted.k], scores[: wanted.k], more=len(rows) > wanted.k)
 
 
 def _passes(filter_: RowFilter | None, rows: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kosine.engines.engine import Engine
     from kosine.http.application import Doors
     from kosine.http.asgi import ASGIApp
     from kosine.serving.status import ReloadOutcome
@@ -79,7 +80,7 @@ class HttpService:
         self,
         name: str = "items",
         *,
-        engine: NumpyEngine | None = None,
+        engine: Engine | None = None,
         version: str = "v1",
         ids: NDArray[np.generic] | None = None,
         **settings: Any,

@@ -128,6 +128,8 @@ class Fuzzer:
             case.body = file.getvalue()
 
     def _make_json_fit(self, body: dict[str, Any]) -> None:
+        if "after" in body:
+            body["after"] = None
         match body:
             case {"embedding": list(numbers)}:
                 body["embedding"] = self._as_long(numbers)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kosine.engines.engine import Engine
     from kosine.serving.batch import Batch
+    from kosine.settings import Metric
 
 __all__ = ("VirtualDevice", "batcher_of", "info_of", "never", "unit", "version_of")
 
@@ -85,7 +87,9 @@ def batcher_of(
     )
 
 
-def info_of(name: str = "items", *, version: str = "v1", rows: int = 4, dim: int = 4) -> VersionInfo:
+def info_of(
+    name: str = "items", *, version: str = "v1", rows: int = 4, dim: int = 4, metric: Metric = "cosine"
+) -> VersionInfo:
     """Facts of a version that was loaded from nowhere."""
     return VersionInfo(
         name=name,
@@ -96,7 +100,7 @@ def info_of(name: str = "items", *, version: str = "v1", rows: int = 4, dim: int
         rows=rows,
         dim=dim,
         dtype="<f4",
-        metric="cosine",
+        metric=metric,
         bytes=4 * rows * dim,
         device="/CPU:0",
         norm_min=1.0,
@@ -111,16 +115,17 @@ def version_of(
     *,
     name: str = "items",
     version: str = "v1",
-    engine: NumpyEngine | None = None,
+    engine: Engine | None = None,
     metrics: Metrics | None = None,
     settings: IndexSettings | None = None,
     ids: NDArray[np.generic] | None = None,
 ) -> Version:
     """A version ready to publish."""
     engine = engine or NumpyEngine(matrix=matrix_of(np.eye(4)))
+    settings = settings or IndexSettings(uri="items.npy")
     return open_version(
-        info=info_of(name, version=version, rows=engine.rows, dim=engine.dim),
-        settings=settings or IndexSettings(uri="items.npy"),
+        info=info_of(name, version=version, rows=engine.rows, dim=engine.dim, metric=settings.metric),
+        settings=settings,
         engine=engine,
         ids=ItemIds(ids, engine.rows),
         dispatcher=dispatcher,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from kosine.engines.exact_scores import ExactScorer
 from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, way_of
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
+from kosine.engines.pages import pages_of
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width, masked_calls, queries_per_call, warm_up_calls
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.pages import Page, PageQuery
     from kosine.engines.search_graphs import Filtering, SearchGraphs
     from kosine.engines.single_query import SingleQuery
 
@@ -78,7 +81,7 @@ class CosineGraph:
         parts = [self._answer(part, min(k, self.rows)) for part in np.array_split(queries, calls)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
-    def _check(self, queries: NDArray[np.float32], k: int) -> None:
+    def _check(self, queries: NDArray[np.float32], k: int = 1) -> None:
         if not self._tiles:
             raise RuntimeError("the engine is closed; a version must not be searched after its last lease")
         if queries.ndim != 2 or queries.shape[1] != self.dim or queries.dtype != np.float32:  # noqa: PLR2004
@@ -131,6 +134,31 @@ class CosineGraph:
             return found
         left = np.flatnonzero(~np.isin(found[0][0], excluded))[:k]
         return found[0][:, left], found[1][:, left]
+
+    def search_after(self, queries: NDArray[np.float32], asked: Sequence[PageQuery]) -> list[Page]:
+        """See `Engine.search_after`."""
+        self._check(queries)
+        scorers = map(self._scorer, queries)
+        return pages_of(zip(scorers, asked, strict=True), tiles=self._places, product=self._product)
+
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """See `Engine.score`."""
+        self._check(query[None])
+        return self._scorer(query).of(rows)
+
+    def _scorer(self, query: NDArray[np.float32]) -> ExactScorer:
+        limits = self._limits[0].numpy() if self._limits else None
+        return ExactScorer(query, take=self.take, limits=limits)
+
+    def _product(self, units: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
+        """Scores [B, columns] of a tile, as near as float32 comes."""
+        scores: NDArray[np.float32]
+        if self._matrix is not None:
+            scores = units @ self._matrix.data[tile]
+        else:
+            with tf.device(self.device):
+                scores = tf.matmul(units, self._tiles[tile]).numpy()
+        return scores
 
     def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """See `Engine.take`."""

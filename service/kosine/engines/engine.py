@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kosine.engines.filters import RowFilter
     from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.pages import Page, PageQuery
 
 __all__ = ("Engine", "EngineFactory", "OpenedDevice")
 
@@ -39,6 +40,18 @@ class Engine(Protocol):
         """As `search`, for each query among the rows that its filter lets pass; None: all.
 
         Where fewer than k' pass, the score -inf ends what was found.
+        """
+
+    def search_after(self, queries: NDArray[np.float32], asked: Sequence[PageQuery]) -> list[Page]:
+        """For each query the page of its own order that is asked for; see `kosine.engines.pages`.
+
+        `k` is bounded by nothing here. Scores may differ from those of `search` in the last bits.
+        """
+
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores [n] of `query` [dim] and the rows with these numbers, in their order.
+
+        As `search_after` scores them; NaN where one may not fit a float32.
         """
 
     def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:

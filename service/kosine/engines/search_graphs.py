@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import numpy as np
 import tensorflow as tf
 
+from kosine.engines.exact_scores import SAFE_SUM
 from kosine.engines.single_query import SingleQueryChoice
 from kosine.engines.two_stage import (
     best_rows,
@@ -26,9 +26,6 @@ from kosine.engines.two_stage import (
 __all__ = ("Filtering", "SearchGraphs", "sizes_of")
 
 Filtering = Literal["none", "places", "masks"]
-
-_SAFE_SUM = float(np.finfo(np.float32).max) / 2
-"""A dot product whose terms add up to less, signs aside, cannot overflow in any order of summing."""
 
 _QUERIES = tf.TensorSpec([None, None], tf.float32)
 _NUMBERS = tf.TensorSpec([None, None], tf.int32)
@@ -114,7 +111,7 @@ def _dot(best: Any, queries: Any, items: Any, sizes: Any, limits: Any) -> tuple[
 def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
     """[B, 1]: 0, or NaN where a score may have overflowed and with it the order of the rows."""
     sums = tf.reduce_sum(tf.abs(queries) * limits, axis=1, keepdims=True)
-    return tf.where(sums < _SAFE_SUM, 0.0, float("nan"))
+    return tf.where(sums < SAFE_SUM, 0.0, float("nan"))
 
 
 def _selection(filtering: Filtering, left_out: tuple[Any, ...], *, by_block: bool) -> Any:

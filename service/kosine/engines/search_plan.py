@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 
+from kosine.engines.exact_scores import AT_ONCE
 from kosine.engines.filters import MOST_REMADE
 from kosine.engines.matrix import BLOCK, padded_rows, tiling
+from kosine.engines.pages import MORE_KEPT, MOST_AT_ONCE
 
 __all__ = ("block_width", "masked_calls", "queries_per_call", "scratch_bytes", "warm_up_calls")
 
@@ -80,7 +82,16 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     remade = 3 * 4 * min(columns, MOST_REMADE * BLOCK)
     plain = together * (4 * columns + remade + rest)
     masked = masked_calls(together) * ((4 + 4 + 3) * columns + rest)
-    return 2 * max(plain, masked) + GRAPHS_BYTES
+    return 2 * max(plain, masked) + _pages_bytes(rows, dim, max_k) + GRAPHS_BYTES
+
+
+def _pages_bytes(rows: int, dim: int, max_k: int) -> int:
+    """Of pages: NumPy's, and so beside the pool."""
+    columns = tiling(rows)[1]
+    # Scores of a tile for several queries; of one of them a mask, places, rows, scores and copies of these.
+    products, chosen = 4 * columns * MOST_AT_ONCE, 48 * columns
+    kept = 2 * 8 * min(rows, max_k + MORE_KEPT) * MOST_AT_ONCE
+    return products + chosen + kept + 24 * max(AT_ONCE, dim)
 
 
 def warm_up_calls(batch_sizes: tuple[int, ...], max_k: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kosine.errors import InternalError, InvalidValue
+from kosine.errors import InternalError, InvalidValue, TooManyIds
 from kosine.http.bodies.formats import Door, decoder_of
 from kosine.http.wire import MAX_IDS, decode_as, vector_of
 from kosine.serving.batch import Answer
@@ -39,7 +39,7 @@ class Item(msgspec.Struct):
 class ScoreQuery(msgspec.Struct, forbid_unknown_fields=True):
     """A query, by vector or by item, and the items it is scored against."""
 
-    ids: Annotated[list[int | str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
+    ids: Annotated[list[int | str], msgspec.Meta(min_length=1)]
     embedding: list[float] | bytes | UnsetType = UNSET
     id: int | str | UnsetType = UNSET
 
@@ -90,12 +90,17 @@ def score_door() -> Door:
 
 
 def _score_request(query: ScoreQuery) -> SearchRequest:
-    options = SearchOptions(include=query.ids, include_self=True)
-    k = len(set(query.ids))
+    if len(query.ids) > MAX_IDS:
+        raise TooManyIds(
+            f"expected at most {MAX_IDS} ids, got {len(query.ids)}; score them in several requests",
+            limit=MAX_IDS,
+            got=len(query.ids),
+        )
+    options = SearchOptions(score=query.ids)
     if query.embedding is not UNSET and query.id is UNSET:
-        return SearchRequest(vectors=(vector_of(query.embedding, "$.embedding"),), k=k, options=options)
+        return SearchRequest(vectors=(vector_of(query.embedding, "$.embedding"),), options=options)
     if query.id is not UNSET and query.embedding is UNSET:
-        return SearchRequest(ids=(query.id,), k=k, options=options)
+        return SearchRequest(ids=(query.id,), options=options)
     raise InvalidValue("expected one of `embedding` and `id`", path="$")
 
 

@@ -20,6 +20,7 @@ from litestar.openapi.spec import (
 
 from kosine.http.bodies.formats import ENCODERS
 from kosine.http.wire import MAX_IDS
+from kosine.serving.cursors import CURSOR_PATTERN
 
 __all__ = ("CosOperation", "ScoreOperation", "SearchOperation")
 
@@ -145,6 +146,14 @@ def _query_schema() -> Schema:
                 type=OpenAPIType.BOOLEAN,
                 description="Answer the vectors of the items, too; with metric cosine they have length 1.",
             ),
+            "after": Schema(
+                one_of=[
+                    Schema(type=OpenAPIType.STRING, pattern=CURSOR_PATTERN),
+                    Schema(type=OpenAPIType.NULL),
+                ],
+                description="Of one query: answer a page of `k` items with `next`, the cursor of the page "
+                "behind it, or null. Null is the first page.",
+            ),
         },
     )
 
@@ -156,7 +165,7 @@ def _score_schema() -> Schema:
         required=["ids"],
         one_of=[Schema(required=["embedding"]), Schema(required=["id"])],
         properties={
-            "ids": _ids("The items to score, up to `max_k` of the index; the answer is in their order."),
+            "ids": _ids("The items to score; the answer is in their order.", at_least=1),
             "embedding": _VECTOR,
             "id": _id("Instead of a vector: the item whose vector is the query."),
         },
@@ -168,8 +177,14 @@ def _id(description: str) -> Schema:
     return Schema(one_of=either, description=f"{description} Of the type of the ids file; else a row number.")
 
 
-def _ids(description: str) -> Schema:
-    return Schema(type=OpenAPIType.ARRAY, items=_id("An item."), max_items=MAX_IDS, description=description)
+def _ids(description: str, *, at_least: int = 0) -> Schema:
+    return Schema(
+        type=OpenAPIType.ARRAY,
+        items=_id("An item."),
+        min_items=at_least,
+        max_items=MAX_IDS,
+        description=description,
+    )
 
 
 def _examples() -> dict[str, Example | Reference]:
@@ -177,6 +192,7 @@ def _examples() -> dict[str, Example | Reference]:
         "One query": {"embedding": [0.1, 0.7, -0.2], "k": 10},
         "Several at once": {"embeddings": [[0.1, 0.7, -0.2], [0.5, 0.0, 0.3]], "k": 10},
         "Like a stored item": {"id": "sku-9", "k": 5, "exclude": ["sku-3"], "min_score": 0.4},
+        "Page by page": {"embedding": [0.1, 0.7, -0.2], "k": 100, "after": None},
         "The best of given items": {"embedding": [0.1, 0.7, -0.2], "include": ["sku-1", "sku-2"]},
     }
     return {

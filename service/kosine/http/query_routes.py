@@ -9,6 +9,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath  # noqa: TC002  Litestar reads the annotations
 
 from kosine.errors import (
+    BadCursor,
     BadEncoding,
     BadJson,
     BadK,
@@ -23,11 +24,13 @@ from kosine.errors import (
     NotAcceptable,
     NotFinite,
     Overloaded,
+    TooManyIds,
     TooManyRows,
     UnknownField,
     UnknownId,
     UnknownIndex,
     UnsupportedMediaType,
+    VersionGone,
     VersionMismatch,
     ZeroVector,
 )
@@ -64,7 +67,6 @@ _REFUSALS = (
     NotAcceptable,
     NotFinite,
     Overloaded,
-    TooManyRows,
     UnknownField,
     UnknownId,
     UnknownIndex,
@@ -72,6 +74,8 @@ _REFUSALS = (
     VersionMismatch,
     ZeroVector,
 )
+_COS_REFUSALS = (*_REFUSALS, BadCursor, TooManyRows, VersionGone)
+_SCORE_REFUSALS = (*_REFUSALS, TooManyIds)
 _ITEM_REFUSALS = (
     BodyTimeout,
     DeadlineExceeded,
@@ -90,7 +94,7 @@ _ANSWERS = {
         description="`Prefer: handling=lenient`: some queries are refused, the others answered.",
         generate_examples=False,
     ),
-    **problems(*_REFUSALS),
+    **problems(*_COS_REFUSALS),
 }
 
 
@@ -147,7 +151,7 @@ def _item_routes(endpoint: CosEndpoint) -> list[HTTPRouteHandler]:
         operation_id="score_items",
         summary="Scores of given items against a query",
         response_headers=ANSWER_HEADERS,
-        responses=problems(*_REFUSALS),
+        responses=problems(*_SCORE_REFUSALS),
     )
     async def score_items(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[ItemScores]:
         return cast("Response[ItemScores]", await _through(endpoint, name, request, score_door()))

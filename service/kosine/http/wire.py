@@ -59,7 +59,7 @@ _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _Query = TypeVar("_Query", bound=msgspec.Struct)
 _Ids = Annotated[list[int | str], msgspec.Meta(max_length=MAX_IDS)]
 _SUBJECTS = ("embedding", "embeddings", "id", "ids")
-_WISHES = ("include_self", "exclude", "include", "min_score", "with_embeddings")
+_WISHES = ("include_self", "exclude", "include", "min_score", "with_embeddings", "after")
 
 
 class _PlainQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,6 +82,7 @@ class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
     include: _Ids | UnsetType = UNSET
     min_score: float | UnsetType = UNSET
     with_embeddings: bool | UnsetType = UNSET
+    after: str | UnsetType | None = UNSET
 
 
 class CosAnswer(msgspec.Struct):
@@ -91,6 +92,8 @@ class CosAnswer(msgspec.Struct):
     version: str
     embeddings: list[list[float]] | UnsetType = UNSET
     """Of the items, where `with_embeddings` asked for them."""
+    next: str | UnsetType | None = UNSET
+    """Where `after` asked for a page: the cursor of the one behind it; null where nothing is behind it."""
 
 
 class RowError(msgspec.Struct):
@@ -122,7 +125,7 @@ def encode_result(result: SearchResult) -> bytes:
 def answer_of(result: SearchResult) -> dict[str, Any]:
     """`{"result": [[id, score], ...], "version": "..."}`, or `results`, and `errors` where there are any."""
     if not result.many:
-        return _answer_of_one(result.outcomes[0], result.version)
+        return _answer_of_one(result)
     body: dict[str, Any] = {
         "results": [_pairs(outcome) for outcome in result.outcomes],
         "version": result.version,
@@ -137,8 +140,11 @@ def answer_of(result: SearchResult) -> dict[str, Any]:
     return body
 
 
-def _answer_of_one(outcome: Answer | RequestError, version: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"result": _pairs(outcome), "version": version}
+def _answer_of_one(result: SearchResult) -> dict[str, Any]:
+    [outcome] = result.outcomes
+    body: dict[str, Any] = {"result": _pairs(outcome), "version": result.version}
+    if result.next is not None:
+        body["next"] = result.next or None
     if (embeddings := _embeddings(outcome)) is not None:
         body["embeddings"] = embeddings
     return body
@@ -196,6 +202,8 @@ def _options(query: CosQuery) -> SearchOptions | None:
     given = {name: value for name, value in sent.items() if value is not UNSET}
     if given.get("include_self") is not None and query.id is UNSET and query.ids is UNSET:
         raise InvalidValue("expected `include_self` only beside `id` or `ids`", path="$.include_self")
+    if "after" in given:
+        given["after"] = given["after"] or ""
     return SearchOptions(**given) if given else None
 
 

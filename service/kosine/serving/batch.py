@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kosine.errors import NotFinite
-from kosine.serving.isolation import search_isolated
+from kosine.engines.pages import Place
+from kosine.serving.answered_apart import answer_apart, overflow
+from kosine.serving.isolation import RowsFound, search_isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine
-    from kosine.serving.isolation import RowsFound
+    from kosine.engines.pages import Page
     from kosine.serving.item_ids import ItemIds
     from kosine.serving.options import RowOptions
 
@@ -50,6 +51,8 @@ class Answer:
     """Rows of the batch it was computed in."""
     embeddings: NDArray[np.float32] | None = None
     """[n, dim] of the items, where they were asked for."""
+    last: Place | None = None
+    """Of a page that is not the last: where it ends."""
 
 
 class Outcome(Protocol):
@@ -99,6 +102,7 @@ class Batch:
         "engine_seconds",
         "failed",
         "ids",
+        "last",
         "queue",
         "scores",
         "started",
@@ -112,6 +116,7 @@ class Batch:
         self.ids: list[Any] = []
         self.scores: list[list[float]] = []
         self.embeddings: dict[int, NDArray[np.float32]] = {}
+        self.last: dict[int, Place] = {}
         self.started = 0.0
         self.engine_seconds = 0.0
         self._engine = engine
@@ -121,44 +126,71 @@ class Batch:
         """Score the rows and turn row numbers into ids; on the device thread."""
         engine = self._engine
         self.started = perf_counter()
-        k = min(max(one.k for one in self.waiting), engine.rows)
         plain = all(one.options is None for one in self.waiting)
+        apart: dict[int, Page] = {}
         if plain:
+            k = min(max(one.k for one in self.waiting), engine.rows)
             queries = np.concatenate([one.query for one in self.waiting])
             found = search_isolated(engine.search, queries.reshape(-1, engine.dim), k, width=k)
         else:
-            found = _search_with_options(engine, self.waiting, k)
+            found, apart = _search_with_options(engine, self.waiting)
         self.engine_seconds = perf_counter() - self.started
         self.failed = found.failed | _overflowed(found.scores, found.failed)
         self.ids = self._ids.names(found.rows)
         self.scores = found.scores.tolist()
         if not plain:
-            self._finish(found)
+            self._finish(found, apart)
 
-    def _finish(self, found: RowsFound) -> None:
+    def _finish(self, found: RowsFound, apart: dict[int, Page]) -> None:
         """What only rows with options need."""
         for row, one in enumerate(self.waiting):
             if one.options is None or row in self.failed:
                 continue
-            least = -np.inf if one.options.min_score is None else one.options.min_score
-            scores = found.scores[row, : one.k]
-            left = int(np.count_nonzero((scores >= least) & (scores > -np.inf)))
-            self.ids[row], self.scores[row] = self.ids[row][:left], self.scores[row][:left]
+            if row in apart:
+                rows = self._finish_apart(row, apart[row])
+            else:
+                least = -np.inf if one.options.min_score is None else one.options.min_score
+                scores = found.scores[row, : one.k]
+                left = int(np.count_nonzero((scores >= least) & (scores > -np.inf)))
+                self.ids[row], self.scores[row] = self.ids[row][:left], self.scores[row][:left]
+                rows = found.rows[row, :left]
             if one.options.with_embeddings:
-                self.embeddings[row] = self._engine.take(found.rows[row, :left])
+                self.embeddings[row] = self._engine.take(rows)
+
+    def _finish_apart(self, row: int, page: Page) -> NDArray[np.int32]:
+        self.ids[row], self.scores[row] = self._ids.names(page.rows), page.scores.tolist()
+        if page.more:
+            self.last[row] = Place(self.scores[row][-1], int(page.rows[-1]))
+        return page.rows
 
     def fail_all(self, error: Exception) -> None:
         """Whatever broke outside `run`'s own care belongs to every row."""
         self.failed = dict.fromkeys(range(len(self.waiting)), error)
 
 
-def _search_with_options(engine: Engine, waiting: list[Waiting], k: int) -> RowsFound:
-    """Rows of every kind in one call; one without a vector of its own is looked up first."""
+def _search_with_options(engine: Engine, waiting: list[Waiting]) -> tuple[RowsFound, dict[int, Page]]:
+    """Rows of every kind, and those answered apart; one without a vector of its own is looked up first."""
     queries = np.empty((len(waiting), engine.dim), np.float32)
-    filters = [one.options.filter if one.options is not None else None for one in waiting]
     for row, one in enumerate(waiting):
         stored = one.options.stored if one.options is not None else None
         queries[row] = one.query if stored is None else engine.take(np.array([stored]))[0]
+    wishes = {row: one.options for row, one in enumerate(waiting) if one.options is not None}
+    apart = {row: (queries[row], waiting[row].k, each) for row, each in wishes.items() if each.answered_apart}
+    together = [row for row in range(len(waiting)) if row not in apart]
+    if not apart:
+        return _search_together(engine, queries, waiting), {}
+    outcomes = answer_apart(engine, apart)
+    failed = {row: error for row, error in outcomes.items() if isinstance(error, Exception)}
+    found = _search_together(engine, queries[together], [waiting[row] for row in together])
+    found = found.spread(together, rows=len(waiting), failed=failed)
+    return found, {row: page for row, page in outcomes.items() if not isinstance(page, Exception)}
+
+
+def _search_together(engine: Engine, queries: NDArray[np.float32], waiting: list[Waiting]) -> RowsFound:
+    k = min(max((one.k for one in waiting), default=1), engine.rows)
+    if not waiting:
+        return RowsFound(rows=np.zeros((0, k), np.int32), scores=np.zeros((0, k), np.float32), failed={})
+    filters = [one.options.filter if one.options is not None else None for one in waiting]
     if any(filters):
         return search_isolated(engine.search_filtered, queries, k, filters, width=k)
     return search_isolated(engine.search, queries, k, width=k)
@@ -168,7 +200,6 @@ def _overflowed(scores: NDArray[np.float32], failed: dict[int, Exception]) -> di
     """Rows whose scores are no numbers; -inf is what ends a filtered answer."""
     if np.isfinite(scores).all():
         return {}
-    detail = "a score of this query overflows float32; scale the query down"
     bad = ~np.isfinite(scores) & (scores != -np.inf)
     rows = np.flatnonzero(bad.any(axis=1)).tolist()
-    return {row: NotFinite(detail) for row in rows if row not in failed}
+    return {row: overflow() for row in rows if row not in failed}

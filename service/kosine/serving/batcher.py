@@ -237,6 +237,8 @@ class Batcher:
             answer = Answer(ids, scores, queued, batch.engine_seconds, rows)
             if batch.embeddings:
                 answer.embeddings = batch.embeddings.get(position)
+            if batch.last:
+                answer.last = batch.last.get(position)
             one.future.set_result(answer)
         self._metrics.engine_seconds.observe(batch.engine_seconds)
         self._metrics.batch_rows.observe(rows)

@@ -23,6 +23,14 @@ class RowsFound:
     scores: NDArray[np.float32]
     failed: dict[int, Exception]
 
+    def spread(self, places: list[int], *, rows: int, failed: dict[int, Exception]) -> RowsFound:
+        """The same as the `places` of a batch of `rows`, where others have `failed`; those hold zeros."""
+        numbers = np.zeros((rows, self.rows.shape[1]), np.int32)
+        scores = np.zeros((rows, self.rows.shape[1]), np.float32)
+        numbers[places], scores[places] = self.rows, self.scores
+        mine = {places[position]: error for position, error in self.failed.items()}
+        return RowsFound(rows=numbers, scores=scores, failed=failed | mine)
+
 
 def search_isolated(
     search: Search, queries: NDArray[np.float32], k: int, *filters: Sequence[Any], width: int

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kosine.engines.filters import RowFilter
+    from kosine.engines.pages import Place
 
 __all__ = ("RowOptions",)
 
@@ -20,11 +24,22 @@ class RowOptions:
     filter: RowFilter | None = None
     min_score: float | None = None
     with_embeddings: bool = False
+    paged: bool = False
+    """Whether what is found is a page of the query's own order."""
+    after: Place | None = None
+    """Where that page begins; None: at the beginning."""
+    scored: NDArray[np.int32] | None = None
+    """Rows that are scored, all of them, in place of a search."""
+
+    @property
+    def answered_apart(self) -> bool:
+        """Whether the row shares no top-k with others."""
+        return self.paged or self.scored is not None
 
     @property
     def nbytes(self) -> int:
         """Of what is kept while the row waits; a named mask belongs to its version."""
-        if self.filter is None:
-            return 0
-        kept = (self.filter.excluded, self.filter.included)
+        kept = [self.scored]
+        if self.filter is not None:
+            kept += [self.filter.excluded, self.filter.included]
         return sum(rows.nbytes for rows in kept if rows is not None)

@@ -34,6 +34,10 @@ class SearchOptions(msgspec.Struct, kw_only=True, frozen=True):
     itself: bool = False
     """Whether it is all that can be found."""
     min_score: float | None = None
+    after: str | None = None
+    """The cursor behind which a page begins; empty: the first page. None: no pages are wanted."""
+    score: Sequence[int | str] | None = None
+    """Instead of a search, the scores of these."""
     with_embeddings: bool = False
     """Whether the vectors of what is found are answered, too: for cosine with length 1."""
 
@@ -67,6 +71,8 @@ class SearchResult(msgspec.Struct, kw_only=True):
     outcomes: list[Answer | RequestError]
     """A refusal stands only where the caller wanted the others answered."""
     many: bool = False
+    next: str | None = None
+    """Of a page: the cursor of the one behind it, empty where nothing is behind it. None: no page."""
 
     @property
     def errors(self) -> dict[int, RequestError]:

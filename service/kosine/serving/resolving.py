@@ -30,7 +30,7 @@ def resolve_options(options: SearchOptions, ids: ItemIds) -> RowOptions:
     Ids that the index does not hold are ignored, in `exclude` as in `include`: a list of what somebody has
     seen outlives the items. So does Qdrant's `has_id`.
     """
-    return _row_options(options, *_named(options, ids), stored=None)
+    return _row_options(options, *_named(options, ids), _scored(options, ids), stored=None)
 
 
 def resolve_ids(
@@ -43,8 +43,9 @@ def resolve_ids(
     options = options or SearchOptions()
     rows = ids.find(wanted, field="id" if len(wanted) == 1 else "ids").tolist()
     excluded, included = _named(options, ids)
+    scored = _scored(options, ids)
     return [
-        _row_options(options, excluded, included, stored=row) if row >= 0 else _unknown(each)
+        _row_options(options, excluded, included, scored, stored=row) if row >= 0 else _unknown(each)
         for each, row in zip(wanted, rows, strict=True)
     ]
 
@@ -56,6 +57,10 @@ def _named(options: SearchOptions, ids: ItemIds) -> tuple[NDArray[np.int32] | No
     return excluded, included
 
 
+def _scored(options: SearchOptions, ids: ItemIds) -> NDArray[np.int32] | None:
+    return None if options.score is None else _known(options.score, ids, "ids")
+
+
 def _known(named: Sequence[int | str], ids: ItemIds, field: str) -> NDArray[np.int32]:
     rows = ids.find(named, field=field)
     return rows[rows >= 0]
@@ -65,6 +70,7 @@ def _row_options(
     options: SearchOptions,
     excluded: NDArray[np.int32] | None,
     included: NDArray[np.int32] | None,
+    scored: NDArray[np.int32] | None,
     *,
     stored: int | None,
 ) -> RowOptions:
@@ -79,6 +85,8 @@ def _row_options(
         filter=RowFilter(excluded=excluded, included=included) if filtered else None,
         min_score=options.min_score,
         with_embeddings=options.with_embeddings,
+        paged=options.after is not None,
+        scored=scored,
     )
 
 

@@ -6,6 +6,7 @@ callers, and may share batches with those or be spread over several. All belong 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import structs
 
 from kosine.errors import DimMismatch, InvalidValue, RequestError, TooManyRows
 from kosine.serving.batch import Answer
+from kosine.serving.cursors import Walk
 from kosine.serving.query import check_k, to_query
 from kosine.serving.request import SearchRequest, SearchResult
 from kosine.serving.resolving import resolve_ids, resolve_options
@@ -59,16 +61,42 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
         options = None if request.options is None else resolve_options(request.options, version.ids)
     else:
         query, options = None, _only(resolve_ids(_typed(request, version), request.options, version.ids))
-    k = version.settings.k if request.k is None else request.k
-    check_k(k, max_k=version.settings.max_k)
+    if options is not None and options.answered_apart:
+        return await _search_apart(version, request, terms, (query, options))
     answer = await version.batcher.search(
-        query, k, deadline=terms.deadline, abandoned=terms.abandoned, options=options
+        query, _k(version, request), deadline=terms.deadline, abandoned=terms.abandoned, options=options
     )
     return SearchResult(version=version.info.version, outcomes=[answer])
 
 
+async def _search_apart(
+    version: Version, request: SearchRequest, terms: Terms, row: tuple[NDArray[np.float32] | None, RowOptions]
+) -> SearchResult:
+    """A page, or the scores of given items."""
+    (query, options), cursor = row, None if request.options is None else request.options.after
+    walk = Walk(version=version.info.version, metric=version.info.metric, query=query, options=options)
+    if cursor:
+        options = replace(options, after=walk.place(cursor))
+    k = _k(version, request) if options.scored is None else max(1, len(options.scored))
+    answer = await version.batcher.search(
+        query, k, deadline=terms.deadline, abandoned=terms.abandoned, options=options
+    )
+    result = SearchResult(version=version.info.version, outcomes=[answer])
+    if cursor is not None:
+        result.next = "" if answer.last is None else walk.cursor(answer.last)
+    return result
+
+
+def _k(version: Version, request: SearchRequest) -> int:
+    return check_k(version.settings.k if request.k is None else request.k, max_k=version.settings.max_k)
+
+
 async def _search_many(version: Version, request: SearchRequest, terms: Terms) -> SearchResult:
-    k = check_k(version.settings.k if request.k is None else request.k, max_k=version.settings.max_k)
+    if request.options is not None and request.options.after is not None:
+        raise InvalidValue(
+            "expected `after` only beside one query: each has pages of its own", path="$.after"
+        )
+    k = _k(version, request)
     rows = _rows_by_id(version, request) if request.ids is not None else _rows(version, request)
     good = {at: row for at, row in enumerate(rows) if not isinstance(row, RequestError)}
     refused = {at: row for at, row in enumerate(rows) if isinstance(row, RequestError)}

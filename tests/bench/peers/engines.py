@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from kosine.engines.filters import RowFilter
     from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.pages import Page, PageQuery
 
 __all__ = ("PEER_ENGINES", "PeerDevice", "PeerEngine")
 
@@ -42,6 +43,12 @@ class _Engine:
     def search_filtered(
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        raise NotImplementedError("peers are compared on plain queries")
+
+    def search_after(self, queries: NDArray[np.float32], asked: Sequence[PageQuery]) -> list[Page]:
+        raise NotImplementedError("peers are compared on plain queries")
+
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.int32]) -> NDArray[np.float32]:
         raise NotImplementedError("peers are compared on plain queries")
 
     def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:

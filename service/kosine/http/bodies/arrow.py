@@ -1,7 +1,8 @@
 """Answers as an Arrow IPC stream: a record batch of a row for each query; the version is schema metadata.
 
 `ids` and `scores` are lists, and `embeddings` where they were asked for; `code` is why a query was refused,
-else null. nanoarrow writes it: pyarrow would be 50 times as large for the same bytes.
+else null. A page has `next` in the metadata, empty where nothing is behind it. nanoarrow writes all this:
+pyarrow would be 50 times as large for the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def encode_arrow(result: SearchResult) -> bytes:
     if columns.embeddings is not None:
         children["embeddings"] = _lists(_vectors(columns.embeddings), rows, offsets)
     fields = na.struct({name: child.schema for name, child in children.items()}, nullable=False)
-    schema = na.c_schema(fields).modify(metadata={"version": result.version})
+    metadata = {"version": result.version}
+    if result.next is not None:
+        metadata["next"] = result.next
+    schema = na.c_schema(fields).modify(metadata=metadata)
     batch = na.c_array_from_buffers(schema, rows, [None], null_count=0, children=children.values())
     file = io.BytesIO()
     with StreamWriter.from_writable(file) as writer:

@@ -3,7 +3,8 @@
 `ids` and `scores` are [k] for the result of one query, and [n, k] for those of several, where `counts` [n]
 says how many of each row are there: fewer than k where the index or the query allows no more. What is missing
 is padded with -1 (text: empty) and NaN. `codes` [n] says why a query was refused, else it is empty. Where the
-vectors were asked for, `embeddings` are [k, d] or [n, k, d].
+vectors were asked for, `embeddings` are [k, d] or [n, k, d]. A page has `next`, empty
+where nothing is behind it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def encode_npz(result: SearchResult) -> bytes:
     """The members are stored, not deflated: scores do not compress."""
     columns = columns_of(result)
     arrays = _padded(columns) if result.many else _plain(columns)
+    if result.next is not None:
+        arrays["next"] = np.array(result.next)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, version=np.array(result.version), **arrays)
     return file.getvalue()
