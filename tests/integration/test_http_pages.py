@@ -86,6 +86,7 @@ async def test_pages_follow_each_other_and_end(client: httpx.AsyncClient) -> Non
         [each for each, _ in page] for page in await walk(client, id="a", k=1, exclude=["c"])
     ]
     assert [[]] == await walk(client, embedding=QUERY, include=[])
+    assert [[]] == await walk(client, embedding=QUERY, min_score=1e300)
 
     first = await ask(client, embedding=QUERY, k=1, after=None)
     rest = await ask(client, embedding=QUERY, k=3, after=first["next"], with_embeddings=True)

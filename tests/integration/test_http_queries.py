@@ -139,7 +139,15 @@ async def test_only_included_items_are_found(caller: Caller) -> None:
 async def test_what_scores_less_than_wanted_is_left_out(caller: Caller) -> None:
     """Equal is enough."""
     caller[0].publish()
-    for least, expected in ((-2, [1, 0, 2, 3]), (0, [1, 0, 2, 3]), (0.5, [1]), (1, [1]), (1.5, [])):
+    for least, expected in (
+        (-1e300, [1, 0, 2, 3]),
+        (1e300, []),
+        (-2, [1, 0, 2, 3]),
+        (0, [1, 0, 2, 3]),
+        (0.5, [1]),
+        (1, [1]),
+        (1.5, []),
+    ):
         assert expected == found(await ask(caller, embedding=axis(1), min_score=least))
 
 

@@ -80,7 +80,7 @@ class Rows:
         place, more = None, True
         while more:
             wanted = PageQuery(k=next(sizes), after=place, filter=filter_, min_score=least)
-            others = [(self.vectors[row] + np.float32(0.5), PageQuery(k=2)) for row in range(len(rows) % 5)]
+            others = [(self.vectors[row] + np.float32(0.3), PageQuery(k=2)) for row in range(len(rows) % 5)]
             page = self.pages([(query, wanted), *others])[0]
             rows += page.rows.tolist()
             scores += page.scores.tolist()

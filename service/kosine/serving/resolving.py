@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ("resolve_ids", "resolve_options")
 
 _SHOWN = 80
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def resolve_options(options: SearchOptions, ids: ItemIds) -> RowOptions:
@@ -83,11 +84,16 @@ def _row_options(
     return RowOptions(
         stored=stored,
         filter=RowFilter(excluded=excluded, included=included) if filtered else None,
-        min_score=options.min_score,
+        min_score=_comparable(options.min_score),
         with_embeddings=options.with_embeddings,
         paged=options.after is not None,
         scored=scored,
     )
+
+
+def _comparable(score: float | None) -> float | None:
+    """What every float32 compares with as with `score`."""
+    return None if score is None else max(-_LARGEST, min(_LARGEST, score))
 
 
 def _unknown(wanted: int | str) -> UnknownId:
