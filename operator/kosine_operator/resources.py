@@ -86,6 +86,7 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
 FileName: TypeAlias = Annotated[
     str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][-_.A-Za-z0-9]*$")
 ]
+MaskName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9]([-_a-z0-9]{0,61}[a-z0-9])?\Z")]
 Labels: TypeAlias = Mapping[str, str]
 IntOrString: TypeAlias = int | str
 
@@ -123,6 +124,7 @@ class Source(_Struct, frozen=True):
 
     uri: Uri
     ids: Uri | None = None
+    masks: Annotated[Mapping[MaskName, Uri], Meta(max_length=16)] | None = None
     credentials: FileName | None = None
     """A key of the Secret of `Credentials.indexes`."""
     layout: Literal["rows", "columns", "transposed"] | None = None

@@ -8,6 +8,7 @@ KosineError
 │   ├── BadEncoding             400 bad_encoding
 │   ├── UnknownIndex            404 unknown_index
 │   ├── UnknownId               404 unknown_id
+│   ├── UnknownMask             404 unknown_mask
 │   ├── NotFound                404 not_found
 │   ├── MethodNotAllowed        405 method_not_allowed
 │   ├── NotAcceptable           406 not_acceptable
@@ -85,6 +86,7 @@ __all__ = (
     "UnknownField",
     "UnknownId",
     "UnknownIndex",
+    "UnknownMask",
     "UnsupportedMediaType",
     "VersionGone",
     "VersionMismatch",
@@ -147,6 +149,12 @@ class UnknownId(RequestError):
     """The index holds no item of that id."""
 
     status, code, title = 404, "unknown_id", "No such item"
+
+
+class UnknownMask(RequestError):
+    """The index has no mask of that name."""
+
+    status, code, title = 404, "unknown_mask", "No such mask"
 
 
 class NotFound(RequestError):
@@ -352,6 +360,8 @@ class LoadCode(StrEnum):
     IDS_INVALID = "ids_invalid"
     IDS_LENGTH = "ids_length"
     IDS_DUPLICATE = "ids_duplicate"
+    MASK_INVALID = "mask_invalid"
+    MASK_LENGTH = "mask_length"
     DIM_CHANGED = "dim_changed"
     GUARD_FAILED = "guard_failed"
     BAD_GOLDEN = "bad_golden"

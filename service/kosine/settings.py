@@ -17,6 +17,8 @@ from kosine.units import Duration, Size, Within
 __all__ = (
     "CREDENTIALS_PATTERN",
     "INDEX_NAME_PATTERN",
+    "MASK_NAME_PATTERN",
+    "MAX_MASKS",
     "BatchSettings",
     "CanarySettings",
     "Change",
@@ -37,6 +39,9 @@ __all__ = (
 )
 
 INDEX_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+MASK_NAME_PATTERN = r"^[a-z0-9]([-_a-z0-9]{0,61}[a-z0-9])?$"
+MAX_MASKS = 16
+"""Of one index: each is a file that every look asks for, and a byte a row."""
 CREDENTIALS_PATTERN = r"^[A-Za-z0-9][-_.A-Za-z0-9]{0,252}$"
 """A key of a Secret that is no hidden file: kubelets keep links of their own beside them."""
 
@@ -230,7 +235,10 @@ class IndexSettings(DefaultSettings, frozen=True, forbid_unknown_fields=True, kw
 
     uri: Annotated[
         str,
-        Meta(description="The `.npy` file of the matrix, or a `.json` manifest that names it and its ids."),
+        Meta(
+            description="The `.npy` file of the matrix, or a `.json` manifest that names it, its ids and "
+            "masks."
+        ),
         LOCATED,
         Change.RELOAD,
     ]
@@ -243,6 +251,15 @@ class IndexSettings(DefaultSettings, frozen=True, forbid_unknown_fields=True, kw
         LOCATED,
         Change.RELOAD,
     ] = None
+    masks: Annotated[
+        dict[str, str],
+        Meta(
+            description="`.npy` files of N bools by the names that queries give them: which items "
+            "`mask` and `not_mask` find."
+        ),
+        LOCATED,
+        Change.HOT,
+    ] = field(default_factory=dict)
     layout: Annotated[
         Layout,
         Meta(

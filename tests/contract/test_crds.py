@@ -172,6 +172,7 @@ def service_settings() -> Iterator[tuple[str, Setting]]:
     renamed = {
         "uri": "source.uri",
         "ids": "source.ids",
+        "masks": "source.masks",
         "layout": "source.layout",
         "check_layout": "source.checkLayout",
         "invalid_rows": "source.invalidRows",

@@ -208,7 +208,7 @@ def test_a_change_of_an_index_takes_what_the_docs_say(path: tuple[str, ...], set
     """`change` of each setting is what the catalog does about it."""
     text = "indexes: {a: {uri: s3://bucket/a.npy}}"
     room = ["indexes.a.max_k=16384"] if path == ("k",) else []
-    key = ".".join(("indexes", "a", *path))
+    key = ".".join(("indexes", "a", *path, *(["a_name"] if setting.kind is dict else [])))
     before = configuration.parse(text, overrides=room)
     after = configuration.parse(text, overrides=[*room, f"{key}={yaml_of(another(setting))}"])
     assert before != after

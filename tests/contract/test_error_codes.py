@@ -15,6 +15,7 @@ STABLE = {
     "bad_request": 400,
     "unknown_index": 404,
     "unknown_id": 404,
+    "unknown_mask": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,

@@ -156,6 +156,7 @@ def test_what_was_asked_for_is_on_the_dashboard() -> None:
         "kosine_build_info",
         "kosine_index_dim",
         "kosine_index_load_seconds",
+        "kosine_index_mask_rows",
         "kosine_index_reload_failures",
     }
     families = {

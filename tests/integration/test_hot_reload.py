@@ -33,7 +33,8 @@ from tests.kit.writers import npy_bytes, publish, rewrite_in_place, stamped, wri
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kosine.loading.pipeline import LoadedIndex, Unchanged
+    from kosine.loading.attempt import Loaded
+    from kosine.loading.job import Unchanged
     from kosine.settings import IndexSettings
 
 ROWS, DIM = 300, 8
@@ -281,7 +282,7 @@ def test_a_hundred_failures_at_every_stage_leave_nothing_behind(tmp_path: Path) 
     assert descriptors == len(list(DESCRIPTORS.iterdir()))
 
 
-def failed_load(load: Callable[[LoadJob], LoadedIndex | Unchanged], job: LoadJob) -> LoadError:
+def failed_load(load: Callable[[LoadJob], Loaded | Unchanged], job: LoadJob) -> LoadError:
     """What a load failed with, as the reloader keeps it."""
     outcome = _outcome(load, job)
     assert isinstance(outcome, LoadError)

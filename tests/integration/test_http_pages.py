@@ -20,6 +20,7 @@ from tests.kit.device import cpu_device
 from tests.kit.engines import matrix_of
 from tests.kit.http_service import in_process, service_of
 from tests.kit.oracle import assert_exact, tolerance, true_scores
+from tests.kit.serving import masks_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,6 +93,29 @@ async def test_pages_follow_each_other_and_end(client: httpx.AsyncClient) -> Non
     rest = await ask(client, embedding=QUERY, k=3, after=first["next"], with_embeddings=True)
     assert (["b", "c", "d"], None) == ([each for each, _ in rest["result"]], rest["next"])
     assert 3 == len(rest["embeddings"])
+
+
+async def test_a_walk_goes_through_what_a_mask_lets_pass(
+    service: HttpService, client: httpx.AsyncClient
+) -> None:
+    """And only while the mask is the one it began with: pages repeat no item and skip none."""
+    flags = {"in_stock": [True, False, True, True], "new": [True, True, True, False]}
+    version = service.publish(ids=NAMES, masks=flags)
+    wanted = {"embedding": QUERY, "k": 1}
+    assert [["a"], ["c"], ["d"]] == [
+        [each for each, _ in page] for page in await walk(client, **wanted, mask="in_stock")
+    ]
+    assert [["d"]] == [[each for each, _ in page] for page in await walk(client, **wanted, not_mask="new")]
+
+    cursor = (await ask(client, **wanted, mask="in_stock", not_mask="new", after=None))["next"]
+    assert cursor is None
+    cursor = (await ask(client, **wanted, mask="in_stock", after=None))["next"]
+    for other in ({}, {"mask": "new"}, {"not_mask": "in_stock"}, {"mask": "in_stock", "not_mask": "new"}):
+        assert "bad_cursor" == (await ask(client, **wanted, **other, after=cursor))["code"]
+    version.masks = masks_of({"in_stock": [True, True, False, True]})
+    assert "bad_cursor" == (await ask(client, **wanted, mask="in_stock", after=cursor))["code"]
+    version.masks = masks_of(flags)
+    assert "c" == (await ask(client, **wanted, mask="in_stock", after=cursor))["result"][0][0]
 
 
 async def test_only_who_asks_for_pages_gets_a_cursor(client: httpx.AsyncClient) -> None:

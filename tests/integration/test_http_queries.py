@@ -136,6 +136,42 @@ async def test_only_included_items_are_found(caller: Caller) -> None:
     assert ["d"] == found(await ask(caller, id="b", include=["d", "b"]))
 
 
+async def test_masks_are_named_by_queries(caller: Caller) -> None:
+    """Beside ids, each other and several queries; an item that is the query needs not be in the mask."""
+    caller[0].publish(ids=NAMES, masks={"in_stock": [1, 1, 0, 1], "new": [0, 1, 1, 1]})
+    query: dict[str, Any] = {"embedding": [4, 3, 2, 1]}
+    assert ["a", "b", "d"] == found(await ask(caller, **query, mask="in_stock"))
+    assert ["c"] == found(await ask(caller, **query, not_mask="in_stock"))
+    assert ["a"] == found(await ask(caller, **query, mask="in_stock", not_mask="new"))
+    assert ["d"] == found(await ask(caller, **query, mask="in_stock", exclude=["a", "b"]))
+    assert ["b"] == found(await ask(caller, id="c", mask="in_stock", include=["b", "c"]))
+    several = await ask(caller, ids=["a", "c"], mask="new", k=1, include_self=True)
+    assert [[["b", 0.0]], [["c", 1.0]]] == several.json()["results"]
+
+
+async def test_an_unknown_mask_is_refused_with_those_that_there_are(caller: Caller) -> None:
+    """The whole request, and before its ids are looked at."""
+    caller[0].publish(masks={"in_stock": [1, 1, 0, 1], "new": [0, 1, 1, 1]})
+    for body in ({"embedding": axis(0), "mask": "gone"}, {"ids": [0, 77], "not_mask": "gone"}):
+        refused = await ask(caller, headers=LENIENT, **body)
+        told = refused.json()
+        assert (404, "unknown_mask", ["in_stock", "new"]) == (
+            refused.status_code,
+            told["code"],
+            told["known"],
+        )
+    wrong = (await ask(caller, embedding=axis(0), mask=["in_stock"])).json()
+    assert ("invalid_value", "$.mask") == (wrong["code"], wrong["path"])
+
+
+async def test_an_index_tells_of_its_masks(caller: Caller) -> None:
+    """By name: what identifies the content, how many items it lets pass, and since when it has served."""
+    caller[0].publish(masks={"in_stock": [1, 1, 0, 1]})
+    told = (await caller[1].get("/indexes/items")).json()["masks"]
+    assert {"in_stock": {"digest", "true", "loaded_at"}} == {name: {*each} for name, each in told.items()}
+    assert 3 == told["in_stock"]["true"]
+
+
 async def test_what_scores_less_than_wanted_is_left_out(caller: Caller) -> None:
     """Equal is enough."""
     caller[0].publish()
@@ -219,6 +255,10 @@ async def test_given_items_are_scored_in_their_order(caller: Caller) -> None:
 VECTORS = np.random.default_rng(11).standard_normal((40, 4))
 QUERIES = np.random.default_rng(12).standard_normal((20, 4)).tolist()
 LABELS = np.array([f"sku-{number * 7 % 40}" for number in range(40)])
+FLAGS = {
+    name: np.random.default_rng(seed).random(40) < share
+    for seed, (name, share) in enumerate({"most": 0.9, "half": 0.5, "few": 0.1, "none": 0.0}.items())
+}
 
 
 def oracle(body: dict[str, Any]) -> list[list[str]]:
@@ -243,6 +283,8 @@ def oracle(body: dict[str, Any]) -> list[list[str]]:
             for row in np.argsort(-scores, kind="stable")
             if (label := str(LABELS[row])) not in left_out
             and (only is None or label in only)
+            and (body.get("mask") is None or FLAGS[body["mask"]][row])
+            and (body.get("not_mask") is None or not FLAGS[body["not_mask"]][row])
             and scores[row] >= body.get("min_score", -2.0)
         ]
         answers.append(order[: body["k"]])
@@ -262,6 +304,8 @@ _WISHES = st.fixed_dictionaries(
     optional={
         "exclude": st.lists(_LABEL | st.just("gone"), max_size=40),
         "include": st.lists(_LABEL | st.just("gone"), max_size=40),
+        "mask": st.sampled_from([*FLAGS]),
+        "not_mask": st.sampled_from([*FLAGS]),
         "min_score": st.floats(-1, 1),
     },
 )
@@ -276,7 +320,7 @@ def test_any_mix_of_queries_at_once_is_exact(mix: list[tuple[dict[str, Any], dic
     async def asked() -> list[httpx.Response]:
         async with service_of() as service, in_process(service.doors.fast) as client:
             engine = NumpyEngine(matrix=matrix_of(VECTORS))
-            service.publish(engine=engine, ids=LABELS, batch=BatchSettings(max_rows=5))
+            service.publish(engine=engine, ids=LABELS, masks=FLAGS, batch=BatchSettings(max_rows=5))
             return await asyncio.gather(*(client.post("/indexes/items/cos", json=body) for body in bodies))
 
     for body, answer in zip(bodies, asyncio.run(asked()), strict=True):

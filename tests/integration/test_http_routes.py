@@ -75,6 +75,7 @@ async def test_an_index_shows_its_version_and_its_settings(
         "bytes": 64,
         "norms": {"min": 1.0, "max": 1.0},
         "dropped": None,
+        "masks": {},
         "fingerprint": "fingerprint of v7",
         "digest": "v7v7v7v7",
         "device": "/CPU:0",

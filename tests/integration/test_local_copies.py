@@ -314,7 +314,7 @@ for name in ("open", "pwrite", "fsync", "close"): setattr(copies.os, name, count
 for name in ("replace", "unlink"): setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
 buffer = memoryview(bytearray(len(text)))
 pending.keeping(Source(), "vectors").read_into(0, buffer)
-pending.found(vectors=hashlib.sha256(text).digest(), ids=None)
+pending.found({"vectors": hashlib.sha256(text).digest()})
 pending.commit()
 os._exit(0 if steps < step else 1)
 """

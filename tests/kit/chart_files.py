@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kosine.configuration.fields import Setting, settings_of
-from kosine.settings import INDEX_NAME_PATTERN, DefaultSettings, IndexSettings, ServiceSettings
+from kosine.settings import (
+    INDEX_NAME_PATTERN,
+    MASK_NAME_PATTERN,
+    MAX_MASKS,
+    DefaultSettings,
+    IndexSettings,
+    ServiceSettings,
+)
 from kosine.units import Duration, Size
 
 if TYPE_CHECKING:
@@ -154,6 +161,9 @@ def _type(setting: Setting) -> tuple[list[str], dict[str, Any]]:
         return ["string", "number"], {"pattern": _DURATION}
     if issubclass(setting.kind, Size):
         return ["string", "integer"], {"pattern": _SIZE}
+    if setting.kind is dict:
+        named = {"propertyNames": {"pattern": MASK_NAME_PATTERN}, "maxProperties": MAX_MASKS}
+        return ["object"], {**named, "additionalProperties": {"type": "string"}}
     bounds = setting.bounds
     within = {"minimum": bounds.low, "maximum": bounds.high} if bounds is not None else {}
     kinds = {bool: "boolean", int: "integer", float: "number"}

@@ -155,7 +155,9 @@ def _passes(filter_: RowFilter | None, rows: NDArray[np.int32]) -> NDArray[np.bo
         passed &= ~np.isin(rows, filter_.excluded)
     if filter_.included is not None:
         passed &= np.isin(rows, filter_.included)
-    return passed if filter_.mask is None else passed & filter_.mask[rows]
+    if filter_.mask is not None:
+        passed &= filter_.mask[rows]
+    return passed if filter_.not_mask is None else passed & ~filter_.not_mask[rows]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -24,9 +24,9 @@ from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.serving import version_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from kosine.engines.engine import Engine
     from kosine.http.application import Doors
@@ -83,6 +83,7 @@ class HttpService:
         engine: Engine | None = None,
         version: str = "v1",
         ids: NDArray[np.generic] | None = None,
+        masks: Mapping[str, ArrayLike] | None = None,
         **settings: Any,
     ) -> Version:
         """Declare an index, over the 4 axes of a 4-dimensional space unless told otherwise, and serve it."""
@@ -95,6 +96,7 @@ class HttpService:
             metrics=self.metrics,
             settings=IndexSettings(uri="items.npy", **settings),
             ids=ids,
+            masks=masks,
         )
         self.registry.publish(name, published)
         return published

@@ -12,9 +12,9 @@ import numpy as np
 
 from kosine.loading.admission import Admission, Memory
 from kosine.loading.catalog import Catalog
-from kosine.loading.job import LoadJob, Sources
+from kosine.loading.job import LoadJob, Sources, Unchanged
 from kosine.loading.local import LocalStorage
-from kosine.loading.pipeline import LoadedIndex, Pipeline, Unchanged
+from kosine.loading.pipeline import LoadedIndex, Pipeline
 from kosine.loading.reloader import Reloader, ReloaderParts
 from kosine.loading.source import Fingerprint
 from kosine.loading.threads import LoaderThreads, Overdue
@@ -30,7 +30,7 @@ from kosine.settings import BatchSettings, IndexSettings, RefreshSettings, Servi
 from kosine.source_uri import COMMAND_LINE
 from kosine.units import Duration
 from tests.kit.engines import NumpyDevice, NumpyEngine, matrix_of
-from tests.kit.serving import VirtualDevice, info_of, never
+from tests.kit.serving import VirtualDevice, info_of, masks_of, never
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from kosine.errors import Stage
+    from kosine.loading.attempt import Loaded
     from kosine.loading.copies import Copies
     from kosine.loading.reloader import Loader
     from kosine.loading.source import Storage
@@ -149,7 +150,7 @@ class ScriptedLoader:
         engine = NumpyEngine(matrix=matrix_of(np.eye(4)))
         self.engines.append(engine)
         info = replace(info_of(job.name, version=digest[:16]), digest=digest, fingerprint=token)
-        return LoadedIndex(info=info, engine=engine, ids=ItemIds(None, 4))
+        return LoadedIndex(info=info, engine=engine, ids=ItemIds(None, 4), masks=masks_of({}))
 
 
 @contextlib.asynccontextmanager
@@ -170,6 +171,7 @@ async def virtual_reloader(
             settings=settings,
             engine=loaded.engine,
             ids=loaded.ids,
+            masks=loaded.masks,
             dispatcher=dispatcher,
             metrics=metrics,
         )
@@ -217,7 +219,7 @@ class Staged:
         """See `Loader.recall`."""
         return self.loader.recall(name, settings)
 
-    def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
+    def load(self, job: LoadJob) -> Loaded | Unchanged:
         """See `Loader.load`."""
 
         def report(stage: Stage, done: int, total: int) -> None:

@@ -5,29 +5,33 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kosine.loading.masks import MaskArtifact, named_masks
 from kosine.metrics import Metrics
 from kosine.serving.batcher import Batcher
 from kosine.serving.dispatcher import Dispatcher
 from kosine.serving.item_ids import ItemIds
+from kosine.serving.masks import FileRows
 from kosine.serving.status import VersionInfo
 from kosine.serving.version import Version, open_version
 from kosine.settings import BatchSettings, IndexSettings
 from tests.kit.engines import NumpyEngine, matrix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from kosine.engines.engine import Engine
     from kosine.serving.batch import Batch
+    from kosine.serving.masks import Masks
     from kosine.settings import Metric
 
-__all__ = ("VirtualDevice", "batcher_of", "info_of", "never", "unit", "version_of")
+__all__ = ("VirtualDevice", "batcher_of", "info_of", "masks_of", "never", "unit", "version_of")
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +91,16 @@ def batcher_of(
     )
 
 
+def masks_of(flags: Mapping[str, ArrayLike], *, rows: int = 4) -> Masks:
+    """Masks by name, one flag a row."""
+    arrays = {name: np.array(each, np.bool_) for name, each in flags.items()}
+    read = {
+        name: MaskArtifact(flags=each, digest=sha256(each.tobytes()).digest())
+        for name, each in arrays.items()
+    }
+    return named_masks(read, FileRows(count=rows))
+
+
 def info_of(
     name: str = "items", *, version: str = "v1", rows: int = 4, dim: int = 4, metric: Metric = "cosine"
 ) -> VersionInfo:
@@ -119,6 +133,7 @@ def version_of(
     metrics: Metrics | None = None,
     settings: IndexSettings | None = None,
     ids: NDArray[np.generic] | None = None,
+    masks: Mapping[str, ArrayLike] | None = None,
 ) -> Version:
     """A version ready to publish."""
     engine = engine or NumpyEngine(matrix=matrix_of(np.eye(4)))
@@ -128,6 +143,7 @@ def version_of(
         settings=settings,
         engine=engine,
         ids=ItemIds(ids, engine.rows),
+        masks=masks_of(masks or {}, rows=engine.rows),
         dispatcher=dispatcher,
         metrics=metrics or Metrics(),
     )

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kosine.errors import LoadCode, LoadError, Stage
-from kosine.loading.attempt import Attempt
-from kosine.loading.job import LoadJob, Sources
-from kosine.loading.pipeline import LoadedIndex, Unchanged
+from kosine.loading.attempt import Attempt, Loaded
+from kosine.loading.job import LoadJob, Sources, Unchanged
+from kosine.loading.pipeline import LoadedIndex
 from kosine.loading.source import Fingerprint
 from kosine.loading.threads import LoaderThreads
 from kosine.serving.item_ids import ItemIds
 from kosine.settings import IndexSettings, RefreshSettings
 from kosine.units import Duration
 from tests.kit.engines import NumpyEngine, matrix_of
-from tests.kit.serving import info_of
+from tests.kit.serving import info_of, masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +48,11 @@ def job_of(attempt: Attempt, *, timeout: float = 5.0) -> LoadJob:
 
 
 async def run(
-    load: Callable[[LoadJob], LoadedIndex | Unchanged],
+    load: Callable[[LoadJob], Loaded | Unchanged],
     *,
     notes: Notes | None = None,
     **options: Any,
-) -> tuple[Attempt, LoadedIndex | Unchanged | LoadError]:
+) -> tuple[Attempt, Loaded | Unchanged | LoadError]:
     """The attempt and what came of it."""
     attempt = Attempt(notes or Notes())
     return attempt, await attempt.run(load, job_of(attempt, **options), threads=LoaderThreads(slots=1))
@@ -79,7 +79,7 @@ async def test_an_engine_that_comes_too_late_is_closed() -> None:
 
     def hang(_: LoadJob) -> LoadedIndex:
         released.wait(10)
-        return LoadedIndex(info=info_of(), engine=engine, ids=ItemIds(None, 4))
+        return LoadedIndex(info=info_of(), engine=engine, ids=ItemIds(None, 4), masks=masks_of({}))
 
     attempt, outcome = await run(hang, timeout=0.05)
     assert isinstance(outcome, LoadError)

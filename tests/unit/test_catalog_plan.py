@@ -23,6 +23,7 @@ OLD = IndexSettings(uri="items.npy")
 
 HOT_CHANGES: list[dict[str, Any]] = [
     {"k": 3},
+    {"masks": {"in_stock": "in_stock.npy"}},
     {"max_query_rows": 1},
     {"timeout": Duration(1)},
     {"policy": "resource_preserving"},

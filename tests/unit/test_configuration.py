@@ -43,6 +43,7 @@ SECTIONS: list[type[Struct]] = [
 
 TOP = "service, defaults, indexes, default_index"
 SERVICE = ", ".join(ServiceSettings.__struct_fields__)
+MASKS = "a mapping of up to 16 names to paths, s3:// or gs:// URLs"
 BATCH = "max_rows, linger, queue_rows, queue_bytes"
 
 DESIGN_EXAMPLE = """
@@ -187,6 +188,26 @@ indexes:
             "indexes.Items: not an index name; expected 1 to 63 of a-z, 0-9 and inner hyphens",
         ),
         ("indexes: {items: {}}", "indexes.items.uri: missing; expected a path, s3:// or gs:// URL"),
+        (
+            one_index(masks={"In Stock": "/m.npy"}),
+            (
+                "indexes.items.masks.In Stock: not the name of a mask; expected 1 to 63 of a-z, 0-9, and "
+                "inner hyphens or underscores"
+            ),
+        ),
+        (
+            one_index(masks={f"m{number}": "/m.npy" for number in range(17)}),
+            f"indexes.items.masks: expected {MASKS}, got a mapping",
+        ),
+        (one_index(masks={"a": 1}), f"indexes.items.masks: expected {MASKS}, got a mapping"),
+        (one_index(masks=["/m.npy"]), f"indexes.items.masks: expected {MASKS}, got a list"),
+        (
+            one_index(uri="/items.json", masks={"a": "/m.npy"}),
+            (
+                "indexes.items: expected no masks beside a manifest: the `.json` that uri names says where "
+                "they are"
+            ),
+        ),
         (
             one_index(layout="transposed"),
             "indexes.items: layout `transposed` needs dim: a 1-D file does not say how long its rows are",
@@ -463,7 +484,9 @@ def values_for(draw: st.DrawFn, setting: Setting) -> Any:
     if setting.choices:
         return draw(st.sampled_from(setting.choices))
     if setting.located:
-        return draw(st.sampled_from(["a.npy", "/b/c.npy", "file:///d e.npy", "s3://bucket/f.npy"]))
+        uris = st.sampled_from(["a.npy", "/b/c.npy", "file:///d e.npy", "s3://bucket/f.npy"])
+        names = st.sampled_from(["in_stock", "a-b", "7"])
+        return draw(st.dictionaries(names, uris, max_size=3) if setting.kind is dict else uris)
     if setting.kind is bool:
         return draw(st.booleans())
     if setting.folders:

@@ -43,6 +43,7 @@ WAYS: list[tuple[RowFilter | None, Way]] = [
     (RowFilter(excluded=numbers(MOST_REMADE + 1)), Way.MASKED),
     (RowFilter(mask=MASK), Way.MASKED),
     (RowFilter(mask=MASK, excluded=numbers(1)), Way.MASKED),
+    (RowFilter(not_mask=MASK), Way.MASKED),
     (RowFilter(included=numbers(0)), Way.GATHERED),
     (RowFilter(included=numbers(MOST_GATHERED), mask=MASK, excluded=numbers(9)), Way.GATHERED),
     (RowFilter(included=numbers(MOST_GATHERED + 1)), Way.MASKED),
@@ -71,6 +72,7 @@ def row_filters(count: int) -> st.SearchStrategy[RowFilter | None]:
         excluded=st.none() | some_rows(count),
         included=st.none() | some_rows(count),
         mask=st.none() | bits(count),
+        not_mask=st.none() | bits(count),
     )
 
 
@@ -84,6 +86,8 @@ def allowed(filter_: RowFilter | None, count: int) -> NDArray[np.bool_]:
         passed[filter_.included] = True
     if filter_.mask is not None:
         passed &= filter_.mask
+    if filter_.not_mask is not None:
+        passed &= np.logical_not(filter_.not_mask)
     if filter_.excluded is not None:
         passed[filter_.excluded] = False
     return passed
@@ -116,9 +120,10 @@ def test_places_and_masks_of_tiles_are_those_of_the_rows(
 def test_a_mask_that_several_queries_share_is_made_once() -> None:
     """All of them name it by its number."""
     shared, other = RowFilter(mask=MASK), RowFilter(mask=MASK, excluded=numbers(1))
-    again = RowFilter(mask=MASK)
-    masks, which = masks_of([None, shared, other, again], first=0, rows=COUNT, columns=COUNT)
-    assert (3, [0, 1, 2, 1]) == (len(masks), which.tolist())
+    again, negated = RowFilter(mask=MASK), RowFilter(not_mask=MASK)
+    filters = [None, shared, other, again, negated, RowFilter(not_mask=MASK)]
+    masks, which = masks_of(filters, first=0, rows=COUNT, columns=COUNT)
+    assert (4, [0, 1, 2, 1, 3, 3]) == (len(masks), which.tolist())
 
 
 def assert_filtered(

@@ -98,6 +98,7 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
     "source": {
         "uri": "s3://bucket/items.npy",
         "ids": "s3://bucket/items.ids.npy",
+        "masks": {"in_stock": "s3://bucket/in_stock.npy"},
         "credentials": "team-a",
         "layout": "rows",
         "invalidRows": "refuse",
@@ -160,6 +161,8 @@ def another(value: Any, told: dict[str, Any]) -> Any:
         return not value
     if isinstance(value, int):
         return value + 1
+    if isinstance(told.get("additionalProperties"), dict):
+        return {name: another(each, told["additionalProperties"]) for name, each in value.items()}
     if isinstance(value, dict):
         return {**value, "dnsPolicy": "Default"}
     if isinstance(value, list):
@@ -261,7 +264,11 @@ def test_pods_are_replaced_so_that_it_can_go_on(server: dict[str, Any], strategy
 
 def test_every_claim_is_mounted_where_the_configuration_looks() -> None:
     """A pvc:// source is a file below the folder that the service may read, and nothing is writable there."""
-    source = {"uri": "pvc://rows/a/items.npy", "ids": "pvc://ids/items.npy"}
+    source = {
+        "uri": "pvc://rows/a/items.npy",
+        "ids": "pvc://ids/items.npy",
+        "masks": {"in_stock": "pvc://masks/in_stock.npy"},
+    }
     found = rendered_spec({"source": source, "canary": {"golden": "pvc://golden/items.json"}})
     spec = manifest(found, "Deployment")["spec"]["template"]["spec"]
     entry = yaml.safe_load(configuration_text(found))["indexes"]["items"]
@@ -272,7 +279,8 @@ def test_every_claim_is_mounted_where_the_configuration_looks() -> None:
         if claims[mount["name"]]
     }
     root = "/var/lib/kosine/claims"
-    assert {f"{root}/{name}": (name, True) for name in ("rows", "ids", "golden")} == mounted
+    assert {f"{root}/{name}": (name, True) for name in ("rows", "ids", "masks", "golden")} == mounted
+    assert {"in_stock": f"{root}/masks/in_stock.npy"} == entry["masks"]
     assert f"{root}/golden/items.json" == entry["canary"]["golden"]
     assert (f"{root}/rows/a/items.npy", f"{root}/ids/items.npy") == (entry["uri"], entry["ids"])
     assert f'service.file_roots="{root}"' in spec["containers"][0]["args"]

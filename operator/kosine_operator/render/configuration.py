@@ -81,6 +81,8 @@ def _entry(index: CosineIndex) -> dict[str, Any]:
     own = {name: value for name in _OWN_FIELDS if (value := getattr(spec, name)) is not None}
     source = _given(spec.source)
     paths: dict[str, Any] = {name: _located(source[name]) for name in ("uri", "ids") if name in source}
+    if "masks" in source:
+        paths["masks"] = {name: _located(uri) for name, uri in sorted(source["masks"].items())}
     sections = {
         name: _given(section)
         for name in ("refresh", "batch", "guard", "canary")
@@ -115,9 +117,10 @@ def _claims(entries: dict[str, Any]) -> tuple[str, ...]:
 
 def _uris(entry: dict[str, Any]) -> list[str]:
     """Of every file that it reads; it may come from a live file that somebody else wrote."""
-    canary = entry.get("canary")
+    canary, masks = entry.get("canary"), entry.get("masks")
     golden = canary.get("golden") if isinstance(canary, dict) else None
-    return [uri for uri in (entry.get("uri"), entry.get("ids"), golden) if isinstance(uri, str)]
+    named = [*masks.values()] if isinstance(masks, dict) else []
+    return [uri for uri in (entry.get("uri"), entry.get("ids"), golden, *named) if isinstance(uri, str)]
 
 
 def _default_index(pool: Pool, entries: dict[str, Any]) -> tuple[str | None, tuple[Refusal, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 import msgspec
@@ -39,6 +39,7 @@ _EXAMPLES = """\b
 Examples:
   kosine query items --id 5
   kosine query items --id sku-9 --exclude sku-10 --exclude sku-11 --k 3
+  kosine query items --id sku-9 --mask in_stock
   kosine query items --vector query.npy
   kosine query items --vector queries.npy --json
   kosine query --url https://search.example --vector query.npy"""
@@ -58,6 +59,8 @@ Examples:
 )
 @click.option("--k", type=click.IntRange(1), help="How many items; default: that of the index.")
 @click.option("--exclude", multiple=True, metavar="ID", help="Leave this item out; repeatable.")
+@click.option("--mask", metavar="NAME", help="Only items for which this mask of the index is true.")
+@click.option("--not-mask", metavar="NAME", help="Only items for which it is false.")
 @click.option("--min-score", type=float, help="Leave out what is less similar.")
 @click.option("--text-ids", is_flag=True, help="IDs are text, also those that look like numbers.")
 @click.option(
@@ -84,6 +87,8 @@ def query_command(
     file: Path | None,
     k: int | None,
     exclude: tuple[str, ...],
+    mask: str | None,
+    not_mask: str | None,
     min_score: float | None,
     text_ids: bool,
     url: str,
@@ -96,15 +101,15 @@ def query_command(
     """
     if bool(items) == (file is not None):
         raise click.UsageError("expected --id or --vector, and not both")
-    options: SearchOptions = {}
-    if name is not None:
-        options["index"] = name
-    if k is not None:
-        options["k"] = k
-    if exclude:
-        options["exclude"] = _ids(exclude, as_text=text_ids)
-    if min_score is not None:
-        options["min_score"] = min_score
+    said = {
+        "index": name,
+        "k": k,
+        "exclude": _ids(exclude, as_text=text_ids) or None,
+        "mask": mask,
+        "not_mask": not_mask,
+        "min_score": min_score,
+    }
+    options = cast("SearchOptions", {name: value for name, value in said.items() if value is not None})
     rows, asking = None if file is None else _rows(file), _client(url, timeout)
     with asking as client, _refusals_told():
         if rows is None:

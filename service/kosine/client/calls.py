@@ -32,7 +32,9 @@ __all__ = (
 T = TypeVar("T")
 
 
-_FIELDS = frozenset({"exclude", "include", "min_score", "with_embeddings", "include_self"})
+_FIELDS = frozenset(
+    {"exclude", "include", "mask", "not_mask", "min_score", "with_embeddings", "include_self"}
+)
 """Options that are fields of a body and nothing else."""
 
 
@@ -62,6 +64,10 @@ class SearchOptions(TypedDict, total=False):
     """Ids that must not be found."""
     include: ArrayLike
     """Ids of which alone any may be found."""
+    mask: str
+    """Only items for which the mask of that name is true."""
+    not_mask: str
+    """Only items for which it is false."""
     min_score: float
     with_embeddings: bool
     """Whether the vectors of what is found are answered, too."""
@@ -132,7 +138,7 @@ def _posed(subject: dict[str, Any], options: SearchOptions, read: Callable[[byte
 
 def _plain(value: Any) -> Any:
     """Lists and numbers of Python, where they are of NumPy."""
-    return value if isinstance(value, bool | int | float) else np.asarray(value).tolist()
+    return value if isinstance(value, bool | int | float | str) else np.asarray(value).tolist()
 
 
 def _rows(sent: ArrayLike, expected: str, *, dims: int) -> NDArray[np.float32]:

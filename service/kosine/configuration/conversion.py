@@ -18,6 +18,7 @@ from kosine.errors import ConfigurationError
 from kosine.settings import (
     CREDENTIALS_PATTERN,
     INDEX_NAME_PATTERN,
+    MASK_NAME_PATTERN,
     CanarySettings,
     DefaultSettings,
     GcsSettings,
@@ -153,6 +154,8 @@ class _Conversion:
             return inherited
         if parsed is None or not (setting.located or setting.folders):
             return parsed
+        if setting.kind is dict:
+            return self._named_sources(parsed, below)
         try:
             return self._source(parsed, below) if setting.located else self._folders(parsed, below)
         except BadUri as error:
@@ -165,6 +168,20 @@ class _Conversion:
             return to_source(text, folder=folder, policy=self._policy)
         self._by_hand.append(named_by_hand(text, folder=folder))
         return self._by_hand[-1]
+
+    def _named_sources(self, uris: dict[str, str], key: _Key) -> dict[str, str]:
+        found = {}
+        for name, uri in uris.items():
+            below = (*key, _clipped(name))
+            if not re.fullmatch(MASK_NAME_PATTERN, name):
+                expected = "1 to 63 of a-z, 0-9, and inner hyphens or underscores"
+                self._problem(below, f"not the name of a mask; expected {expected}")
+                continue
+            try:
+                found[name] = self._source(uri, below)
+            except BadUri as error:
+                self._problem(below, str(error))
+        return found
 
     def _folders(self, texts: str | tuple[str, ...], key: _Key) -> str | tuple[str, ...]:
         folder = self._origin.folder_of(key)
@@ -247,9 +264,14 @@ def _layout_clashes(section: DefaultSettings) -> list[str]:
 
 
 def _manifest_clashes(section: DefaultSettings) -> list[str]:
-    if isinstance(section, IndexSettings) and section.has_manifest and section.ids is not None:
-        return ["expected no ids beside a manifest: the `.json` that uri names says where they are"]
-    return []
+    if not isinstance(section, IndexSettings) or not section.has_manifest:
+        return []
+    beside = {"ids": section.ids is not None, "masks": bool(section.masks)}
+    return [
+        f"expected no {name} beside a manifest: the `.json` that uri names says where they are"
+        for name, given in beside.items()
+        if given
+    ]
 
 
 def _credentials_clashes(section: DefaultSettings) -> list[str]:

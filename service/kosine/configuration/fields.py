@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
-from kosine.settings import Change, Folders, Located
+from kosine.settings import MAX_MASKS, Change, Folders, Located
 from kosine.units import Duration, Size, Within
 
 __all__ = ("Setting", "settings_of")
@@ -34,7 +34,7 @@ class Setting:
 
     name: str
     kind: type
-    """bool, int, float, str, Duration, Size, or the Struct of a section."""
+    """bool, int, float, str, Duration, Size, tuple (folders), dict (masks), or the Struct of a section."""
     choices: tuple[str, ...]
     optional: bool
     """Whether null is allowed."""
@@ -58,6 +58,8 @@ class Setting:
             said = " or ".join(f"`{choice}`" for choice in self.choices)
         elif self.section:
             said = "a mapping of settings"
+        elif self.kind is dict:
+            said = f"a mapping of up to {MAX_MASKS} names to paths, s3:// or gs:// URLs"
         elif self.located:
             said = "a path, s3:// or gs:// URL"
         elif self.folders:
@@ -79,6 +81,8 @@ class Setting:
     def _typed(self, value: object) -> Any:
         if self.folders and self.kind is tuple:
             return _texts(value)
+        if self.kind is dict:
+            return _named(value)
         if issubclass(self.kind, Duration | Size):
             return self.kind.parse(value)
         if self.kind is float and type(value) is int:
@@ -125,6 +129,14 @@ def _analyse(hint: Any) -> tuple[type, tuple[str, ...], bool]:
         kind, choices, _optional = _analyse(inner)
         return kind, choices, True
     return get_origin(hint) or hint, (), False
+
+
+def _named(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > MAX_MASKS:
+        raise TypeError("another type")
+    if not all(isinstance(each, str) for pair in value.items() for each in pair):
+        raise TypeError("another type")
+    return value
 
 
 def _texts(value: object) -> tuple[str, ...]:

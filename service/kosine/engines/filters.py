@@ -34,12 +34,30 @@ class RowFilter:
     """Nothing but these, each once."""
     mask: NDArray[np.bool_] | None = None
     """[rows]: nothing but where it is true."""
+    not_mask: NDArray[np.bool_] | None = None
+    """[rows]: nothing where it is true."""
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it has any part."""
+        return any(part is not None for part in self._parts)
+
+    @property
+    def same(self) -> tuple[int, ...]:
+        """Equal for filters of the very same arrays, as long as these live."""
+        return tuple(map(id, self._parts))
+
+    @property
+    def _parts(self) -> tuple[NDArray[np.generic] | None, ...]:
+        return self.excluded, self.included, self.mask, self.not_mask
 
     def narrowed(self) -> NDArray[np.int32]:
         """The included rows that may be found, in their order."""
         rows = self.included if self.included is not None else np.empty(0, np.int32)
         if self.mask is not None:
             rows = rows[self.mask[rows]]
+        if self.not_mask is not None:
+            rows = rows[~self.not_mask[rows]]
         return rows if self.excluded is None else rows[~np.isin(rows, self.excluded)]
 
 
@@ -67,7 +85,7 @@ def way_of(filter_: RowFilter | None) -> Way:
         return Way.PRODUCT
     if filter_.included is not None and len(filter_.included) <= MOST_GATHERED:
         return Way.GATHERED
-    if filter_.included is not None or filter_.mask is not None:
+    if any(part is not None for part in (filter_.included, filter_.mask, filter_.not_mask)):
         return Way.MASKED
     if filter_.excluded is None or not len(filter_.excluded):
         return Way.PRODUCT
@@ -96,30 +114,39 @@ def masks_of(
 
     The first lets everything pass.
     """
-    masks = [np.ones(columns, np.bool_)]
-    numbers: dict[tuple[int, int, int], int] = {}
+    distinct: list[RowFilter] = []
+    numbers: dict[tuple[int, ...], int] = {}
     which = np.zeros(len(filters), np.int32)
     for query, filter_ in enumerate(filters):
         if filter_ is None:
             continue
-        same = (id(filter_.mask), id(filter_.included), id(filter_.excluded))
-        if same not in numbers:
-            numbers[same] = len(masks)
-            masks.append(_mask(filter_, first=first, rows=rows, columns=columns))
-        which[query] = numbers[same]
-    return np.stack(masks), which
+        if filter_.same not in numbers:
+            distinct.append(filter_)
+            numbers[filter_.same] = len(distinct)
+        which[query] = numbers[filter_.same]
+    masks = np.zeros((1 + len(distinct), columns), np.bool_)
+    masks[0] = True
+    for number, filter_ in enumerate(distinct, start=1):
+        _fill(masks[number, :rows], filter_, first=first)
+    return masks, which
 
 
-def _mask(filter_: RowFilter, *, first: int, rows: int, columns: int) -> NDArray[np.bool_]:
-    mask = np.zeros(columns, np.bool_)
-    if filter_.included is None:
-        mask[:rows] = True
+def _fill(mask: NDArray[np.bool_], filter_: RowFilter, *, first: int) -> None:
+    """Make `mask` [rows], all false, that of the rows from `first` on."""
+    tile = slice(first, first + len(mask))
+    if filter_.included is not None:
+        mask[_inside(filter_.included, tile)] = True
+        if filter_.mask is not None:
+            mask &= filter_.mask[tile]
     else:
-        inside = filter_.included - first
-        mask[inside[(inside >= 0) & (inside < rows)]] = True
-    if filter_.mask is not None:
-        mask[:rows] &= filter_.mask[first : first + rows]
+        mask[...] = True if filter_.mask is None else filter_.mask[tile]
+    if filter_.not_mask is not None:
+        np.greater(mask, filter_.not_mask[tile], out=mask)  # `and not`, in one pass
     if filter_.excluded is not None:
-        out = filter_.excluded - first
-        mask[out[(out >= 0) & (out < rows)]] = False
-    return mask
+        mask[_inside(filter_.excluded, tile)] = False
+
+
+def _inside(rows: NDArray[np.int32], tile: slice) -> NDArray[np.int32]:
+    """Places in the tile of those that lie in it."""
+    places: NDArray[np.int32] = rows[(rows >= tile.start) & (rows < tile.stop)] - np.int32(tile.start)
+    return places

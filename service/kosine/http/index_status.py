@@ -10,6 +10,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from kosine.serving import status
+    from kosine.serving.masks import NamedMask
     from kosine.serving.registry import Registry
     from kosine.serving.status import LoadFailure
     from kosine.serving.version import Version
@@ -21,6 +22,7 @@ __all__ = (
     "IndexList",
     "IndexStatus",
     "LastError",
+    "MaskStatus",
     "Norms",
     "ReloadResult",
     "index_status",
@@ -40,6 +42,16 @@ class DroppedRows(Struct, kw_only=True):
     not_finite: int
     zero: int
     first: list[int]
+
+
+class MaskStatus(Struct, kw_only=True):
+    """One named mask of the version that answers."""
+
+    digest: str
+    """First 16 hex digits of the file's SHA-256: equal on every replica that loaded the same mask."""
+    true: int
+    """Items that `mask` of this name can find."""
+    loaded_at: datetime
 
 
 class LastError(Struct, kw_only=True):
@@ -87,6 +99,7 @@ class IndexStatus(Struct, kw_only=True):
     bytes: int | None = None
     norms: Norms | None = None
     dropped: DroppedRows | None = None
+    masks: dict[str, MaskStatus] | None = None
     fingerprint: str | None = None
     digest: str | None = None
     device: str | None = None
@@ -115,7 +128,7 @@ class IndexList(Struct, kw_only=True):
 class ReloadResult(Struct, kw_only=True):
     """How a reload that was asked for ended, and the version that serves now."""
 
-    outcome: Literal["published", "unchanged"]
+    outcome: Literal["published", "masks_published", "unchanged"]
     version: str | None
 
 
@@ -151,6 +164,7 @@ def _version_fields(version: Version) -> dict[str, Any]:
         "bytes": info.bytes,
         "norms": Norms(min=info.norm_min, max=info.norm_max),
         "dropped": None if info.dropped is None else _dropped(info.dropped),
+        "masks": {name: _mask(mask) for name, mask in version.masks.named.items()},
         "fingerprint": info.fingerprint,
         "digest": info.digest,
         "device": info.device,
@@ -159,6 +173,10 @@ def _version_fields(version: Version) -> dict[str, Any]:
         "k": version.settings.k,
         "max_k": version.settings.max_k,
     }
+
+
+def _mask(mask: NamedMask) -> MaskStatus:
+    return MaskStatus(digest=mask.short_digest, true=mask.true, loaded_at=mask.loaded_at)
 
 
 def _dropped(told: status.DroppedRows) -> DroppedRows:

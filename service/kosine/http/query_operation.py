@@ -21,6 +21,7 @@ from litestar.openapi.spec import (
 from kosine.http.bodies.formats import ENCODERS
 from kosine.http.wire import MAX_IDS
 from kosine.serving.cursors import CURSOR_PATTERN
+from kosine.settings import MASK_NAME_PATTERN
 
 __all__ = ("CosOperation", "ScoreOperation", "SearchOperation")
 
@@ -141,6 +142,8 @@ def _query_schema() -> Schema:
             ),
             "exclude": _ids("Items that are not to be found; unknown ones are ignored."),
             "include": _ids("The only items that can be found; unknown ones are ignored."),
+            "mask": _mask("Only items for which this mask is true are found."),
+            "not_mask": _mask("Only items for which this mask is false are found."),
             "min_score": Schema(type=OpenAPIType.NUMBER, description="What scores less is left out."),
             "with_embeddings": Schema(
                 type=OpenAPIType.BOOLEAN,
@@ -187,12 +190,21 @@ def _ids(description: str, *, at_least: int = 0) -> Schema:
     )
 
 
+def _mask(description: str) -> Schema:
+    return Schema(
+        type=OpenAPIType.STRING,
+        pattern=MASK_NAME_PATTERN,
+        description=f"{description} `GET /indexes/{{name}}` lists the masks of the index.",
+    )
+
+
 def _examples() -> dict[str, Example | Reference]:
     bodies: dict[str, Any] = {
         "One query": {"embedding": [0.1, 0.7, -0.2], "k": 10},
         "Several at once": {"embeddings": [[0.1, 0.7, -0.2], [0.5, 0.0, 0.3]], "k": 10},
         "Like a stored item": {"id": "sku-9", "k": 5, "exclude": ["sku-3"], "min_score": 0.4},
         "Page by page": {"embedding": [0.1, 0.7, -0.2], "k": 100, "after": None},
+        "Of what a mask lets pass": {"embedding": [0.1, 0.7, -0.2], "mask": "in_stock"},
         "The best of given items": {"embedding": [0.1, 0.7, -0.2], "include": ["sku-1", "sku-2"]},
     }
     return {

@@ -59,7 +59,7 @@ _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _Query = TypeVar("_Query", bound=msgspec.Struct)
 _Ids = Annotated[list[int | str], msgspec.Meta(max_length=MAX_IDS)]
 _SUBJECTS = ("embedding", "embeddings", "id", "ids")
-_WISHES = ("include_self", "exclude", "include", "min_score", "with_embeddings", "after")
+_WISHES = ("include_self", "exclude", "include", "mask", "not_mask", "min_score", "with_embeddings", "after")
 
 
 class _PlainQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,6 +80,8 @@ class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
     include_self: bool | UnsetType = UNSET
     exclude: _Ids | UnsetType = UNSET
     include: _Ids | UnsetType = UNSET
+    mask: str | UnsetType = UNSET
+    not_mask: str | UnsetType = UNSET
     min_score: float | UnsetType = UNSET
     with_embeddings: bool | UnsetType = UNSET
     after: str | UnsetType | None = UNSET

@@ -35,11 +35,12 @@ class MemoryNeed:
     """Chunks of the file while it is decoded; gone after the check."""
     scratch: int
     """What the engine needs for a call."""
+    masks: int = 0
 
     @property
     def total(self) -> int:
         """All of it together."""
-        return self.matrix + self.ids + self.buffers + self.scratch
+        return self.matrix + self.ids + self.buffers + self.scratch + self.masks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def admit(need: MemoryNeed, *, limit: int, used: int, reserved: int) -> None:
     raise LoadError(
         LoadCode.WONT_FIT,
         f"loading needs {human_size(need.total)} (matrix {human_size(need.matrix)}, "
-        f"ids {human_size(need.ids)}, buffers {human_size(need.buffers)}, "
+        f"ids {human_size(need.ids)}, masks {human_size(need.masks)}, buffers {human_size(need.buffers)}, "
         f"engine {human_size(need.scratch)}), but of {human_size(limit)} {human_size(used)} are used and "
         f"{human_size(reserved)} booked by other loads; raise the memory limit, lower batch.max_rows, or "
         "set policy: resource_preserving where memory holds only one version",
@@ -71,6 +72,7 @@ def admit(need: MemoryNeed, *, limit: int, used: int, reserved: int) -> None:
         need_bytes=need.total,
         matrix_bytes=need.matrix,
         ids_bytes=need.ids,
+        mask_bytes=need.masks,
         buffer_bytes=need.buffers,
         scratch_bytes=need.scratch,
         limit_bytes=limit,

@@ -11,19 +11,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kosine.errors import LoadCode, LoadError, Stage
-from kosine.loading.pipeline import LoadedIndex, Unchanged
+from kosine.loading.mask_load import LoadedMasks
+from kosine.loading.pipeline import LoadedIndex
 from kosine.loading.threads import Overdue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kosine.loading.job import LoadJob
+    from kosine.loading.job import LoadJob, Unchanged
     from kosine.loading.threads import LoaderThreads
     from kosine.serving.status import CanaryReport
 
-__all__ = ("Attempt", "let_go")
+__all__ = ("Attempt", "Loaded", "let_go")
 
 _REPORT_EVERY = 0.25
+
+Loaded = LoadedIndex | LoadedMasks
+"""What is to be published, or let go of."""
 
 
 class Attempt:
@@ -56,11 +60,11 @@ class Attempt:
 
     async def run(
         self,
-        load: Callable[[LoadJob], LoadedIndex | Unchanged],
+        load: Callable[[LoadJob], Loaded | Unchanged],
         job: LoadJob,
         *,
         threads: LoaderThreads,
-    ) -> LoadedIndex | Unchanged | LoadError:
+    ) -> Loaded | Unchanged | LoadError:
         """Wait for a slot and run `load(job)`; after the job's `refresh.timeout` its thread is left behind.
 
         A failure is returned, without the frames it was raised in: they hold the matrix.
@@ -103,20 +107,18 @@ class Attempt:
             self._judged(report)
 
 
-def let_go(outcome: LoadedIndex | Unchanged | LoadError) -> None:
+def let_go(outcome: Loaded | Unchanged | LoadError) -> None:
     """Free what a load brought that nobody will serve. Blocks."""
     if isinstance(outcome, LoadedIndex):
         outcome.engine.close()
-        if outcome.copy is not None:
-            outcome.copy.discard()
+    if isinstance(outcome, Loaded) and outcome.copy is not None:
+        outcome.copy.discard()
     if isinstance(outcome, LoadError):
         # TensorFlow's errors may be part of reference cycles that hold the matrix until they are collected.
         gc.collect()
 
 
-def _outcome(
-    load: Callable[[LoadJob], LoadedIndex | Unchanged], job: LoadJob
-) -> LoadedIndex | Unchanged | LoadError:
+def _outcome(load: Callable[[LoadJob], Loaded | Unchanged], job: LoadJob) -> Loaded | Unchanged | LoadError:
     try:
         return load(job)
     except LoadError as error:

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 __all__ = ("HOT", "Catalog", "Changes", "plan")
 
 HOT = frozenset(
-    {"k", "max_query_rows", "timeout", "policy", "required", "refresh", "guard", "canary", "batch"}
+    {"k", "masks", "max_query_rows", "timeout", "policy", "required", "refresh", "guard", "canary", "batch"}
 )
 """Settings of an index that the version being served can take. Of `batch` all but `max_rows`: its engine was
-admitted and warmed up for that."""
+admitted and warmed up for that. Masks are loaded for it by themselves."""
 
 
 _COPIES_WITHIN = 10.0
@@ -110,6 +110,7 @@ class Catalog:
                 settings=settings,
                 engine=loaded.engine,
                 ids=loaded.ids,
+                masks=loaded.masks,
                 dispatcher=dispatcher,
                 metrics=metrics,
             )
@@ -198,7 +199,8 @@ class Catalog:
         self._unwatch(name)
         if not settings.refresh.watch:
             return
-        uris = [uri for uri in (settings.uri, settings.ids) if uri is not None]
+        named = (settings.uri, settings.ids, *settings.masks.values())
+        uris = [uri for uri in named if uri is not None]
         paths = [path for path in map(local_path, uris) if path is not None]
         if paths:
             self._watched[name] = self._watcher.subscribe(paths, self._reloaders[name].hint)

@@ -15,11 +15,11 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, field
 
 from kosine.loading.abandoned_copies import FoldersInUse, remove_unused
 from kosine.loading.job import Sources
@@ -27,21 +27,26 @@ from kosine.loading.manifest import Manifest  # noqa: TC001  msgspec reads the a
 from kosine.loading.source import Fingerprint  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from kosine.loading.source import Reader
     from kosine.settings import IndexSettings
 
-__all__ = ("Copies", "PendingCopy", "StoredCopy")
-
-Role = Literal["vectors", "ids"]
+__all__ = ("Copies", "PendingCopy", "StoredCopy", "mask_role")
 
 _RECORD = "current.json"
-_ENDINGS: dict[Role, str] = {"vectors": ".npy", "ids": ".ids.npy"}
+_ENDINGS = {"vectors": ".npy", "ids": ".ids.npy"}
+_MASK = "mask."
+"""Before the name of a mask; names have no dots."""
 
 
-class _Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+def mask_role(name: str) -> str:
+    """What the mask `name` is in a copy, beside `vectors` and `ids`."""
+    return f"{_MASK}{name}"
+
+
+class _Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What is kept of an index, and what the store called it."""
 
     uri: str
@@ -50,13 +55,20 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ids: Fingerprint | None
     manifest: Fingerprint | None
     named: Manifest | None
-    sha256: dict[Role, str]
+    sha256: dict[str, str]
+    masks: dict[str, Fingerprint] = field(default_factory=dict)
+    mask_uris: dict[str, str] = field(default_factory=dict)
 
     def sources(self) -> Sources:
-        return Sources(vectors=self.vectors, ids=self.ids, manifest=self.manifest, named=self.named)
+        return Sources(
+            vectors=self.vectors, ids=self.ids, masks=self.masks, manifest=self.manifest, named=self.named
+        )
 
-    def files(self) -> dict[Role, str]:
-        return {role: f"{digest}{_ENDINGS[role]}" for role, digest in self.sha256.items()}
+    def files(self) -> dict[str, str]:
+        return {role: f"{digest}{_ending(role)}" for role, digest in self.sha256.items()}
+
+    def is_of(self, settings: IndexSettings) -> bool:
+        return (self.uri, self.ids_uri, self.mask_uris) == (settings.uri, settings.ids, settings.masks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,7 @@ class StoredCopy:
 
     vectors: Path
     ids: Path | None
+    masks: Mapping[str, Path]
 
 
 class Copies:
@@ -105,7 +118,7 @@ class Copies:
     def recall(self, name: str, settings: IndexSettings) -> Sources | None:
         """What the copy of `name` was made of, if it is whole and of what is configured now."""
         record = self._whole(name)
-        if record is None or (record.uri, record.ids_uri) != (settings.uri, settings.ids):
+        if record is None or not record.is_of(settings):
             return None
         return record.sources()
 
@@ -115,11 +128,20 @@ class Copies:
         if record is None or record.sources() != sources:
             return None
         paths = {role: self._folder / name / file for role, file in record.files().items()}
-        return StoredCopy(vectors=paths["vectors"], ids=paths.get("ids"))
+        return StoredCopy(
+            vectors=paths["vectors"],
+            ids=paths.get("ids"),
+            masks={name: paths[mask_role(name)] for name in sources.masks},
+        )
 
     def begin(self, name: str, settings: IndexSettings, sources: Sources) -> PendingCopy:
-        """Begin the copy that is to replace the one of `name`."""
-        return PendingCopy(self, name, self._folder / name, settings, sources)
+        """Begin the copy that is to replace the one of `name`.
+
+        What that one holds of `sources` needs not be read again.
+        """
+        record = self._found.get(name)
+        carried = _carried(record, sources) if record is not None else {}
+        return PendingCopy(self, name, self._folder / name, settings, sources, carried)
 
     def took_over(self, name: str, record: _Record) -> None:
         """A new copy of `name` is in place."""
@@ -134,6 +156,8 @@ class Copies:
         folder = self._folder / name
         try:
             record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=_Record)
+            if record.sha256.keys() != _by_role(record.sources()).keys():
+                raise ValueError("its record does not tell of the files that it names")
             for role, file in record.files().items():
                 if _sha256(folder / file) != record.sha256[role]:
                     raise ValueError(f"the copy of the {role} is not what it was")
@@ -158,19 +182,28 @@ class PendingCopy:
     """A copy in the making; `commit` or `discard` ends it."""
 
     def __init__(
-        self, copies: Copies, name: str, folder: Path, settings: IndexSettings, sources: Sources
+        self,
+        copies: Copies,
+        name: str,
+        folder: Path,
+        settings: IndexSettings,
+        sources: Sources,
+        carried: dict[str, str],
     ) -> None:
         self._copies = copies
         self._name = name
         self._folder = folder
         self._settings = settings
         self._sources = sources
-        self._files: dict[Role, int] = {}
-        self._written: dict[Role, int] = {}
-        self._digests: dict[Role, str] = {}
+        self._carried = carried
+        """SHA-256 of files of the copy before that are part of this one."""
+        self._files: dict[str, int] = {}
+        self._written: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
 
-    def keeping(self, reader: Reader, role: Role) -> Reader:
+    def keeping(self, reader: Reader, role: str) -> Reader:
         """`reader`, whose bytes are written aside as they are read."""
+        self._carried.pop(role, None)
         with self._given_up_on_failure():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._copies.hold(self._name)
@@ -179,7 +212,7 @@ class PendingCopy:
             self._written[role] = 0
         return _KeptReader(reader, self, role)
 
-    def write(self, role: Role, offset: int, content: memoryview) -> None:
+    def write(self, role: str, offset: int, content: memoryview) -> None:
         """Take `content`, which stands at `offset`; in order, or again."""
         if role not in self._files:
             return
@@ -190,11 +223,9 @@ class PendingCopy:
             if offset <= self._written[role]:
                 self._written[role] = max(self._written[role], offset + len(content))
 
-    def found(self, *, vectors: bytes, ids: bytes | None) -> None:
-        """SHA-256 of what was read."""
-        self._digests = {"vectors": vectors.hex()}
-        if ids is not None:
-            self._digests["ids"] = ids.hex()
+    def found(self, digests: Mapping[str, bytes]) -> None:
+        """SHA-256 of what was read, by role."""
+        self._digests = {role: digest.hex() for role, digest in digests.items()}
 
     def commit(self) -> None:
         """Put the copy in the place of the one before, unless it is not whole. Blocks."""
@@ -218,15 +249,16 @@ class PendingCopy:
     def discard(self) -> None:
         """Forget what was written."""
         self._close()
-        for role in _ENDINGS:
+        for role in self._written:
             with contextlib.suppress(OSError):
                 self._partial(role).unlink(missing_ok=True)
 
     def _is_whole(self) -> bool:
-        sources = self._sources
-        sizes: dict[Role, int] = {"vectors": sources.vectors.size}
-        if sources.ids is not None:
-            sizes["ids"] = sources.ids.size
+        sizes = {
+            role: fingerprint.size
+            for role, fingerprint in _by_role(self._sources).items()
+            if role not in self._carried
+        }
         return sizes == self._written and sizes.keys() == self._digests.keys() == self._files.keys()
 
     def _record(self) -> _Record:
@@ -238,7 +270,9 @@ class PendingCopy:
             ids=sources.ids,
             manifest=sources.manifest,
             named=sources.named,
-            sha256=self._digests,
+            sha256={**self._carried, **self._digests},
+            masks=dict(sources.masks),
+            mask_uris=settings.masks,
         )
 
     def _write_record(self, content: bytes) -> None:
@@ -250,7 +284,7 @@ class PendingCopy:
         partial.replace(self._folder / _RECORD)
         _sync(self._folder)
 
-    def _partial(self, role: Role) -> Path:
+    def _partial(self, role: str) -> Path:
         return self._folder / f"{role}.partial"
 
     @contextlib.contextmanager
@@ -270,7 +304,7 @@ class PendingCopy:
 class _KeptReader:
     """Implements `Reader` over another one."""
 
-    def __init__(self, reader: Reader, copy: PendingCopy, role: Role) -> None:
+    def __init__(self, reader: Reader, copy: PendingCopy, role: str) -> None:
         self.size = reader.size
         self.buffer_bytes = reader.buffer_bytes
         self._reader = reader
@@ -285,6 +319,25 @@ class _KeptReader:
     def verify(self) -> None:
         """See `Reader.verify`."""
         self._reader.verify()
+
+
+def _ending(role: str) -> str:
+    return ".mask.npy" if role.startswith(_MASK) else _ENDINGS[role]
+
+
+def _by_role(sources: Sources) -> dict[str, Fingerprint]:
+    ids = {"ids": sources.ids} if sources.ids is not None else {}
+    return {
+        "vectors": sources.vectors,
+        **ids,
+        **{mask_role(name): fingerprint for name, fingerprint in sources.masks.items()},
+    }
+
+
+def _carried(record: _Record, sources: Sources) -> dict[str, str]:
+    """What a copy holds of `sources`."""
+    before, wanted = _by_role(record.sources()), _by_role(sources)
+    return {role: digest for role, digest in record.sha256.items() if before.get(role) == wanted.get(role)}
 
 
 def _sha256(path: Path) -> str:

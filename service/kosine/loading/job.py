@@ -1,22 +1,23 @@
-"""What a load is asked for: which files, as they were when they were looked at, and for whom."""
+"""What a load is asked for: which files, as they were when they were looked at, for whom, beside what."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kosine.loading.source import Fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kosine.errors import Stage
     from kosine.loading.canary.live import LiveVersion
     from kosine.loading.manifest import Manifest
+    from kosine.serving.masks import Masks
     from kosine.serving.status import CanaryReport, VersionInfo
     from kosine.settings import IndexSettings
 
-__all__ = ("LoadJob", "Sources")
+__all__ = ("Held", "LoadJob", "Sources", "Unchanged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Sources:
     vectors: Fingerprint
     """Of the manifest itself where that cannot be read, so that it settles and fails like any bad file."""
     ids: Fingerprint | None = None
+    masks: Mapping[str, Fingerprint] = field(default_factory=dict)
     manifest: Fingerprint | None = None
     named: Manifest | None = None
     """What the manifest said when it was looked at."""
@@ -33,13 +35,34 @@ class Sources:
     @property
     def combined(self) -> Fingerprint:
         """As if they were one file: it changes when any does."""
-        files = [self.vectors, *([self.ids] if self.ids is not None else [])]
-        all_of_it = [*([self.manifest] if self.manifest is not None else []), *files]
+        items = [self.vectors, *([self.ids] if self.ids is not None else [])]
+        items = [*([self.manifest] if self.manifest is not None else []), *items]
+        masks = sorted(self.masks.items())
+        all_of_it = [*items, *(mask for _, mask in masks)]
         return Fingerprint(
-            token="+".join(one.token for one in all_of_it),
-            size=sum(one.size for one in files),
+            token="+".join([one.token for one in items] + [f"{name}={one.token}" for name, one in masks]),
+            size=sum(one.size for one in all_of_it if one is not self.manifest),
             resolution=max(one.resolution for one in all_of_it),
         )
+
+    def differs_in_masks_only(self, other: Sources) -> bool:
+        """Whether vectors and ids are those of `other`, and what a manifest says of them, too."""
+        return self._items == other._items
+
+    @property
+    def _items(self) -> tuple[object, ...]:
+        named = self.named
+        told = None if named is None else (named.vectors, named.ids, named.rows, named.dim)
+        return self.vectors, self.ids, self.manifest is None, told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What serves, where a load may find that nothing but masks has changed."""
+
+    sources: Sources
+    """Of which it was loaded."""
+    masks: Masks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +79,10 @@ class LoadJob:
     cancelled: Callable[[], bool]
     report: Callable[[Stage, int, int], None]
     """Called with the running stage, bytes read, and bytes in all."""
+    held: Held | None = None
+    """Of the version that `reuse` names."""
+    reread: bool = False
+    """Whether every file is read, though its fingerprint is known."""
     from_copy: bool = False
     """Whether a local copy of these very files may be read in place of the store: nothing serves yet."""
     make_room: Callable[[], None] | None = None
@@ -66,3 +93,8 @@ class LoadJob:
     """Called with what the canary found, before the load goes on or is refused for it."""
     proven: bool = False
     """Whether a version of these files has served before: neither guards nor canary stop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The files were touched, their content is the one that serves."""

@@ -1,23 +1,25 @@
-"""Manifests: a small JSON file that names vectors and ids, so that they are one unit.
+"""Manifests: a small JSON file that names vectors, ids and masks, so that they are one unit.
 
     {"vectors": "items-9f86.npy", "ids": "items-6030.ids.npy", "sha256": {"vectors": "...", "ids": "..."}}
 
 Two files cannot be replaced at one moment; a manifest can. The files it names are never written to again, so
-whoever reads one manifest gets one pair, and a pair of two publications cannot be served. References lead to
+whoever reads one manifest gets one set, and a mix of two publications cannot be served. References lead to
 the manifest's own folder or below and nowhere else: who may write a manifest may not choose what is read.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from kosine.errors import LoadCode, LoadError, Stage
+from kosine.settings import MASK_NAME_PATTERN, MAX_MASKS
 
 if TYPE_CHECKING:
     from kosine.loading.source import Fingerprint, Storage
@@ -28,6 +30,7 @@ __all__ = (
     "Manifests",
     "Part",
     "check_digests",
+    "check_mask_digest",
     "check_shape",
     "encode_manifest",
     "parse_manifest",
@@ -62,6 +65,7 @@ class Manifest:
 
     vectors: Part
     ids: Part | None = None
+    masks: dict[str, Part] = field(default_factory=dict)
     rows: int | None = None
     dim: int | None = None
 
@@ -69,6 +73,7 @@ class Manifest:
 class _Digests(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     vectors: _Sha256 | None = None
     ids: _Sha256 | None = None
+    masks: dict[str, _Sha256] = msgspec.field(default_factory=dict)
 
 
 class _Wire(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,6 +81,7 @@ class _Wire(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     vectors: str
     ids: str | None = None
+    masks: Annotated[dict[str, str], Meta(max_length=MAX_MASKS)] = msgspec.field(default_factory=dict)
     sha256: _Digests | None = None
     rows: _Count | None = None
     dim: _Count | None = None
@@ -92,27 +98,47 @@ def parse_manifest(content: bytes, *, uri: str) -> Manifest:
         raise _bad(uri, "it is nested too deeply") from None
     except ValueError as error:  # of the encoding, of JSON, and of a field
         raise _bad(uri, _clipped(str(error))) from None
-    digests = wire.sha256 or _Digests()
-    if digests.ids is not None and wire.ids is None:
-        raise _bad(uri, "sha256 tells of ids, and no ids are named")
     try:
-        return Manifest(
-            vectors=Part(resolve(wire.vectors, manifest=uri), digests.vectors),
-            ids=Part(resolve(wire.ids, manifest=uri), digests.ids) if wire.ids is not None else None,
-            rows=wire.rows,
-            dim=wire.dim,
-        )
+        return _resolved(wire, wire.sha256 or _Digests(), uri=uri)
     except ValueError as error:
         raise _bad(uri, str(error)) from None
 
 
+def _resolved(wire: _Wire, digests: _Digests, *, uri: str) -> Manifest:
+    if digests.ids is not None and wire.ids is None:
+        raise ValueError("sha256 tells of ids, and no ids are named")
+    if unnamed := digests.masks.keys() - wire.masks.keys():
+        raise ValueError(f"sha256 tells of masks that are not named: {_clipped(ascii(sorted(unnamed)))}")
+    for name in wire.masks:
+        if not re.fullmatch(MASK_NAME_PATTERN, name):
+            raise ValueError(
+                "expected names of masks as 1 to 63 of a-z, 0-9, and inner hyphens or underscores, "
+                f"got {_clipped(ascii(name))}"
+            )
+    return Manifest(
+        vectors=Part(resolve(wire.vectors, manifest=uri), digests.vectors),
+        ids=Part(resolve(wire.ids, manifest=uri), digests.ids) if wire.ids is not None else None,
+        masks={
+            name: Part(resolve(each, manifest=uri), digests.masks.get(name))
+            for name, each in wire.masks.items()
+        },
+        rows=wire.rows,
+        dim=wire.dim,
+    )
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """A manifest as it is written; what `parse_manifest` makes of it is `manifest`, resolved."""
-    ids = manifest.ids
+    ids, masks = manifest.ids, manifest.masks
     wire = _Wire(
         vectors=manifest.vectors.uri,
         ids=ids.uri if ids is not None else None,
-        sha256=_Digests(manifest.vectors.sha256, ids.sha256 if ids is not None else None),
+        masks={name: part.uri for name, part in masks.items()},
+        sha256=_Digests(
+            manifest.vectors.sha256,
+            ids.sha256 if ids is not None else None,
+            {name: part.sha256 for name, part in masks.items() if part.sha256 is not None},
+        ),
         rows=manifest.rows,
         dim=manifest.dim,
     )
@@ -201,16 +227,26 @@ def check_shape(manifest: Manifest, *, rows: int, dim: int) -> None:
 
 def check_digests(manifest: Manifest, *, vectors: bytes, ids: bytes) -> None:
     """LoadError `digest_mismatch` at CHECK where a file is not the one the manifest tells of."""
-    for part, found in ((manifest.vectors, vectors), (manifest.ids, ids)):
-        if part is not None and part.sha256 is not None and part.sha256 != found.hex():
-            raise LoadError(
-                LoadCode.DIGEST_MISMATCH,
-                f"{part.uri}: expected SHA-256 {part.sha256}, got {found.hex()}; publish again, "
-                "and never write to a file that a manifest names",
-                stage=Stage.CHECK,
-                expected=part.sha256,
-                got=found.hex(),
-            )
+    _check_digest(manifest.vectors, vectors.hex())
+    if manifest.ids is not None:
+        _check_digest(manifest.ids, ids.hex())
+
+
+def check_mask_digest(manifest: Manifest, name: str, found: str) -> None:
+    """As `check_digests`, of one mask; `found` in hex."""
+    _check_digest(manifest.masks[name], found)
+
+
+def _check_digest(part: Part, found: str) -> None:
+    if part.sha256 is not None and part.sha256 != found:
+        raise LoadError(
+            LoadCode.DIGEST_MISMATCH,
+            f"{part.uri}: expected SHA-256 {part.sha256}, got {found}; publish again, "
+            "and never write to a file that a manifest names",
+            stage=Stage.CHECK,
+            expected=part.sha256,
+            got=found,
+        )
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -224,7 +260,7 @@ def _bad(uri: str, detail: str) -> LoadError:
     return LoadError(
         LoadCode.BAD_MANIFEST,
         f'{uri} is no good manifest: {detail}; expected {{"vectors": "NAME.npy"}}, and if you like "ids", '
-        '"sha256", "rows" and "dim", as `kosine publish` writes them',
+        '"masks", "sha256", "rows" and "dim", as `kosine publish` writes them',
         stage=Stage.GATE,
     )
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kosine.errors import LoadCode, LoadError
+from kosine.loading.copies import mask_role
 from kosine.loading.local import LocalStorage
 from kosine.source_uri import COMMAND_LINE, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from kosine.loading.copies import Copies, PendingCopy
@@ -19,30 +20,55 @@ if TYPE_CHECKING:
     from kosine.loading.manifest import Manifests
     from kosine.loading.source import Reader, Storage
 
-__all__ = ("Files", "Opener")
+__all__ = ("Files", "MaskFiles", "Opener")
 
 _CONTENT_SAFE = frozenset({LoadCode.CANCELLED, LoadCode.CHANGED_WHILE_READING})
 """Failures that say nothing about what is in the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """Open files, and the copy that is made of them."""
+class MaskFiles:
+    """Open files of masks, and the copy that is made of them."""
 
-    vectors: Reader
-    ids: Reader | None
+    masks: Mapping[str, Reader] = field(default_factory=dict)
     copy: PendingCopy | None = None
 
     @property
+    def readers(self) -> list[Reader]:
+        """All that is open."""
+        return [*self.masks.values()]
+
+    @property
     def buffer_bytes(self) -> int:
-        """Most memory that reading both takes beside what it fills."""
-        return self.vectors.buffer_bytes + (self.ids.buffer_bytes if self.ids is not None else 0)
+        """Most memory that reading all takes beside what it fills."""
+        return sum(reader.buffer_bytes for reader in self.readers)
 
     def verify(self) -> None:
-        """LoadError `changed_while_reading` unless both are still what they were when they were opened."""
-        self.vectors.verify()
-        if self.ids is not None:
-            self.ids.verify()
+        """LoadError `changed_while_reading` unless all are still what they were when they were opened."""
+        for reader in self.readers:
+            reader.verify()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files(MaskFiles):
+    """Open files of a whole version."""
+
+    vectors: Reader
+    ids: Reader | None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """See `MaskFiles.readers`."""
+        return [self.vectors, *([self.ids] if self.ids is not None else []), *self.masks.values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """Where the files of a load are."""
+
+    vectors: str
+    ids: str | None
+    masks: Mapping[str, str]
 
 
 class Opener:
@@ -55,17 +81,21 @@ class Opener:
 
     @contextlib.contextmanager
     def open(self, job: LoadJob) -> Iterator[Files]:
-        """The files of `job.sources`; left only when neither has changed meanwhile."""
+        """The files of `job.sources`; left only when none has changed meanwhile."""
         with contextlib.ExitStack() as stack:
             files = self._stored(job, stack) or self._fetched(job, stack)
-            try:
+            with _verified(files):
                 yield files
-            except LoadError as error:
-                # Whatever is wrong with a file that somebody is writing to is not worth telling.
-                if error.code not in _CONTENT_SAFE:
-                    files.verify()
-                raise
-            files.verify()
+
+    @contextlib.contextmanager
+    def open_masks(self, job: LoadJob, names: Iterable[str]) -> Iterator[MaskFiles]:
+        """Of these masks of `job.sources` alone; see `open`."""
+        with contextlib.ExitStack() as stack:
+            storage = self.storage.using(job.settings.credentials)
+            places, copy = self._locate(job, storage), self._copy(job)
+            files = MaskFiles(masks=_masks(job, places, storage, names, stack, copy), copy=copy)
+            with _verified(files):
+                yield files
 
     def _stored(self, job: LoadJob, stack: contextlib.ExitStack) -> Files | None:
         if self._copies is None or not job.from_copy:
@@ -77,30 +107,66 @@ class Opener:
             return Files(
                 vectors=_opened(stored.vectors, stack),
                 ids=_opened(stored.ids, stack) if stored.ids is not None else None,
+                masks={name: _opened(path, stack) for name, path in stored.masks.items()},
             )
         except LoadError:  # gone since it was found whole
             return None
 
     def _fetched(self, job: LoadJob, stack: contextlib.ExitStack) -> Files:
         sources, storage = job.sources, self.storage.using(job.settings.credentials)
-        vectors_uri, ids_uri = self._locate(job, storage)
-        vectors: Reader = stack.enter_context(storage.open(vectors_uri, sources.vectors))
+        places, copy = self._locate(job, storage), self._copy(job)
+        vectors: Reader = stack.enter_context(storage.open(places.vectors, sources.vectors))
         ids: Reader | None = None
-        if ids_uri is not None and sources.ids is not None:
-            ids = stack.enter_context(storage.open(ids_uri, sources.ids))
-        if self._copies is None or local_path(job.settings.uri) is not None:
-            return Files(vectors=vectors, ids=ids)
-        copy = self._copies.begin(job.name, job.settings, sources)
-        vectors = copy.keeping(vectors, "vectors")
-        return Files(vectors=vectors, ids=copy.keeping(ids, "ids") if ids is not None else None, copy=copy)
+        if places.ids is not None and sources.ids is not None:
+            ids = stack.enter_context(storage.open(places.ids, sources.ids))
+        if copy is not None:
+            vectors = copy.keeping(vectors, "vectors")
+            ids = copy.keeping(ids, "ids") if ids is not None else None
+        masks = _masks(job, places, storage, sources.masks, stack, copy)
+        return Files(vectors=vectors, ids=ids, masks=masks, copy=copy)
 
-    def _locate(self, job: LoadJob, storage: Storage) -> tuple[str, str | None]:
-        """Where vectors and ids are."""
+    def _copy(self, job: LoadJob) -> PendingCopy | None:
+        if self._copies is None or local_path(job.settings.uri) is not None:
+            return None
+        return self._copies.begin(job.name, job.settings, job.sources)
+
+    def _locate(self, job: LoadJob, storage: Storage) -> _Places:
         settings, sources = job.settings, job.sources
         if sources.manifest is None:
-            return settings.uri, settings.ids
+            return _Places(vectors=settings.uri, ids=settings.ids, masks=settings.masks)
         named = self._manifests.read(storage, settings.uri, sources.manifest, seen=sources.named)
-        return named.vectors.uri, named.ids.uri if named.ids is not None else None
+        return _Places(
+            vectors=named.vectors.uri,
+            ids=named.ids.uri if named.ids is not None else None,
+            masks={name: part.uri for name, part in named.masks.items()},
+        )
+
+
+@contextlib.contextmanager
+def _verified(files: MaskFiles) -> Iterator[None]:
+    try:
+        yield
+    except LoadError as error:
+        # Whatever is wrong with a file that somebody is writing to is not worth telling.
+        if error.code not in _CONTENT_SAFE:
+            files.verify()
+        raise
+    files.verify()
+
+
+def _masks(
+    job: LoadJob,
+    places: _Places,
+    storage: Storage,
+    names: Iterable[str],
+    stack: contextlib.ExitStack,
+    copy: PendingCopy | None,
+) -> dict[str, Reader]:
+    found = {}
+    for name in names:
+        reader: Reader = stack.enter_context(storage.open(places.masks[name], job.sources.masks[name]))
+        found[name] = copy.keeping(reader, mask_role(name)) if copy is not None else reader
+    return found
 
 
 def _opened(path: Path, stack: contextlib.ExitStack) -> Reader:

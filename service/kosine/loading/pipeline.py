@@ -1,8 +1,9 @@
 """The steps of one load: gate, guards, admission, fetch and check, build, warm-up, self-check.
 
 Plain blocking code for a loader thread. What comes out is whole: verified against its fingerprints before and
-after, vectors and ids as one unit. Whatever fails on the way raises one LoadError with stage and code, and
-everything that was opened, booked or built until then has been let go of.
+after, vectors, ids and masks as one unit. Where only masks have changed, nothing else is read. Whatever
+fails on the way raises one LoadError with stage and code, and everything that was opened, booked or built
+until then has been let go of.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import structlog
 
 from kosine.errors import LoadCode, LoadError, Stage
@@ -22,19 +24,24 @@ from kosine.loading.admission import MemoryNeed
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, read_matrix
 from kosine.loading.body import CHUNK_BYTES, read_chunks
 from kosine.loading.canary.trial import Trial
+from kosine.loading.copies import mask_role
 from kosine.loading.guards import check_guards
 from kosine.loading.ids import read_ids, read_ids_header
-from kosine.loading.job import Sources
+from kosine.loading.job import Sources, Unchanged
 from kosine.loading.layout import plan_matrix
 from kosine.loading.manifest import Manifests, check_digests, check_shape
+from kosine.loading.mask_load import LoadedMasks, MaskLoad, mask_bytes, read_masks, swapped
+from kosine.loading.masks import named_masks, read_mask_header
 from kosine.loading.opening import Opener
 from kosine.loading.self_check import check_engine, sample_rows
 from kosine.npy.header import read_header
 from kosine.serving.item_ids import LOOKUP_BYTES, ItemIds
+from kosine.serving.masks import FileRows
 from kosine.serving.status import VersionInfo
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine, EngineFactory
@@ -44,8 +51,10 @@ if TYPE_CHECKING:
     from kosine.loading.ids import IdsArtifact
     from kosine.loading.job import LoadJob
     from kosine.loading.layout import MatrixPlan
+    from kosine.loading.masks import MaskArtifact
     from kosine.loading.opening import Files
     from kosine.loading.source import Reader, Storage
+    from kosine.serving.masks import Masks
     from kosine.settings import IndexSettings
 
 __all__ = ("LoadedIndex", "Pipeline", "Unchanged")
@@ -58,13 +67,9 @@ class LoadedIndex:
     info: VersionInfo
     engine: Engine
     ids: ItemIds
+    masks: Masks
     copy: PendingCopy | None = None
     """To be committed once it serves, or discarded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unchanged:
-    """The files were touched, their content is the one that serves."""
 
 
 class Pipeline:
@@ -97,6 +102,7 @@ class Pipeline:
         return Sources(
             vectors=storage.fingerprint(settings.uri),
             ids=storage.fingerprint(settings.ids) if settings.ids is not None else None,
+            masks={name: storage.fingerprint(uri) for name, uri in settings.masks.items()},
         )
 
     def _look_through(self, storage: Storage, uri: str) -> Sources:
@@ -111,6 +117,7 @@ class Pipeline:
             return Sources(
                 vectors=storage.fingerprint(named.vectors.uri),
                 ids=storage.fingerprint(named.ids.uri) if named.ids is not None else None,
+                masks={name: storage.fingerprint(part.uri) for name, part in named.masks.items()},
                 manifest=manifest,
                 named=named,
             )
@@ -120,9 +127,13 @@ class Pipeline:
                 return self._look_through(storage, uri)
             raise
 
-    def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
+    def load(self, job: LoadJob) -> LoadedIndex | LoadedMasks | Unchanged:
         """Run every step. Raises LoadError, and nothing else."""
-        load = _Load(job, self._opener, self._factory, self._admission)
+        load: _Load | MaskLoad
+        if job.held is not None and not job.reread and job.sources.differs_in_masks_only(job.held.sources):
+            load = MaskLoad(job, job.held, self._opener, self._admission)
+        else:
+            load = _Load(job, self._opener, self._factory, self._admission)
         try:
             return load.run()
         except LoadError:
@@ -159,7 +170,7 @@ class _Load:
         self._began = time.monotonic()
         self._total = job.sources.combined.size
 
-    def run(self) -> LoadedIndex | Unchanged:
+    def run(self) -> LoadedIndex | LoadedMasks | Unchanged:
         job = self._job
         with contextlib.ExitStack() as booked, contextlib.ExitStack() as unfinished:
             self._enter(Stage.GATE)
@@ -168,16 +179,27 @@ class _Load:
                     unfinished.callback(files.copy.discard)
                 plan = self._gate(files)
                 booking = booked.enter_context(self._book(plan, files.buffer_bytes))
+                read = read_masks(files, job, rows=plan.rows)
                 if job.make_room is not None:
                     if job.reuse is not None and self._hash_all(files, plan) == job.reuse:
-                        return Unchanged()
+                        return self._only_masks(read)
                     job.make_room()
                 artifact, ids, digest = self._fetch(files, plan, booking)
             if digest == job.reuse:
-                return Unchanged()
-            loaded = self._build(plan, artifact, ids, digest)
+                return self._only_masks(read)
+            loaded = self._build(plan, artifact, ids, digest, read)
+            if files.copy is not None:
+                masks = {mask_role(name): mask.digest for name, mask in read.items()}
+                files.copy.found({"vectors": artifact.digest, **_ids_digest(ids), **masks})
             unfinished.pop_all()
             return replace(loaded, copy=files.copy)
+
+    def _only_masks(self, read: Mapping[str, MaskArtifact]) -> LoadedMasks | Unchanged:
+        """Vectors and ids are those that serve."""
+        held = self._job.held
+        if held is None:
+            return Unchanged()
+        return swapped(held, named_masks(read, held.masks.rows, before=held.masks)) or Unchanged()
 
     def _gate(self, files: Files) -> MatrixPlan:
         settings = self._job.settings
@@ -185,6 +207,8 @@ class _Load:
         if (named := self._job.sources.named) is not None:
             check_shape(named, rows=plan.rows, dim=plan.dim)
         texts = files.ids is not None and read_ids_header(files.ids, rows=plan.rows).dtype.kind == "U"
+        for name, mask in files.masks.items():
+            read_mask_header(mask, name=name, rows=plan.rows)
         self._check_guards(plan.rows, plan.dim, Stage.GATE)
         self._trial.gate(rows=plan.rows, dim=plan.dim, texts=texts)
         return plan
@@ -209,6 +233,7 @@ class _Load:
         need = MemoryNeed(
             matrix=plan.nbytes,
             ids=_ids_bytes(self._job.sources, plan.rows),
+            masks=mask_bytes(self._job, plan.rows, masks=len(self._job.sources.masks)),
             buffers=LOAD_BUFFER_BYTES + read_buffers,
             scratch=self._factory.scratch_bytes(
                 rows=plan.rows, dim=plan.dim, max_rows=settings.batch.max_rows, max_k=settings.max_k
@@ -256,10 +281,7 @@ class _Load:
             cancelled=self._job.cancelled,
             progress=progress,
         )
-        digest = self._digest(plan, artifact.digest, ids.digest if ids is not None else b"")
-        if files.copy is not None:
-            files.copy.found(vectors=artifact.digest, ids=ids.digest if ids is not None else None)
-        return artifact, ids, digest
+        return artifact, ids, self._digest(plan, artifact.digest, ids.digest if ids is not None else b"")
 
     def _digest(self, plan: MatrixPlan, vectors: bytes, ids: bytes) -> str:
         if (named := self._job.sources.named) is not None:
@@ -267,12 +289,18 @@ class _Load:
         return _digest(self._job.settings, plan.dim, vectors, ids)
 
     def _build(
-        self, plan: MatrixPlan, artifact: MatrixArtifact, ids: IdsArtifact | None, digest: str
+        self,
+        plan: MatrixPlan,
+        artifact: MatrixArtifact,
+        ids: IdsArtifact | None,
+        digest: str,
+        read: Mapping[str, MaskArtifact],
     ) -> LoadedIndex:
         settings = self._job.settings
         values = self._left(artifact, ids)
         self._enter(Stage.BUILD, self._total)
         items = ItemIds(values, artifact.matrix.rows)
+        masks = named_masks(read, _file_rows(plan, artifact))
         samples = sample_rows(artifact.matrix)
         engine = self._factory.build(
             artifact.matrix, metric=settings.metric, max_k=settings.max_k, max_rows=settings.batch.max_rows
@@ -288,7 +316,7 @@ class _Load:
         except BaseException:
             engine.close()
             raise
-        return LoadedIndex(info=info, engine=engine, ids=items)
+        return LoadedIndex(info=info, engine=engine, ids=items, masks=masks)
 
     def _left(self, artifact: MatrixArtifact, ids: IdsArtifact | None) -> NDArray[np.generic] | None:
         """Ids of what is left of the file, which must satisfy the guards, too."""
@@ -333,6 +361,18 @@ def warm_up_sizes(max_rows: int) -> tuple[int, ...]:
     ((1, 8, 64, 128), (1, 4))
     """
     return tuple(sorted({size for size in (1, 8, 64) if size < max_rows} | {max_rows}))
+
+
+def _file_rows(plan: MatrixPlan, artifact: MatrixArtifact) -> FileRows:
+    if artifact.dropped is None:
+        return FileRows(count=plan.rows)
+    kept = np.zeros(plan.rows, np.bool_)
+    kept[artifact.dropped.kept] = True
+    return FileRows(count=plan.rows, kept=kept)
+
+
+def _ids_digest(ids: IdsArtifact | None) -> dict[str, bytes]:
+    return {"ids": ids.digest} if ids is not None else {}
 
 
 def _ids_bytes(sources: Sources, rows: int) -> int:

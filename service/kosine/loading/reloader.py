@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import structlog
 
 from kosine.errors import LoadCode, LoadError, ShuttingDown, Stage
-from kosine.loading.attempt import Attempt, let_go
+from kosine.loading.attempt import Attempt, Loaded, let_go
 from kosine.loading.canary.live import LiveVersion
-from kosine.loading.job import LoadJob
-from kosine.loading.pipeline import LoadedIndex, Unchanged
+from kosine.loading.job import Held, LoadJob, Unchanged
+from kosine.loading.mask_load import LoadedMasks
+from kosine.loading.pipeline import LoadedIndex
 from kosine.loading.refresh_policy import Failed, Kind, Seen, Situation, decide, see
 from kosine.loading.reporting import Reporter
 from kosine.loading.threads import Overdue
@@ -54,7 +55,7 @@ class Loader(Protocol):
     def look(self, settings: IndexSettings) -> Sources:
         """Fingerprints now."""
 
-    def load(self, job: LoadJob) -> LoadedIndex | Unchanged:
+    def load(self, job: LoadJob) -> Loaded | Unchanged:
         """Run every step."""
 
     def recall(self, name: str, settings: IndexSettings) -> Sources | None:
@@ -93,6 +94,8 @@ class Reloader:
         self._failed: Failed | None = None
         self._loaded: str | None = None
         """Fingerprint of the version that serves."""
+        self._sources: Sources | None = None
+        """All of them."""
         self._published: VersionInfo | None = None
         self._outdated = False
         """Whether the version that serves was loaded with other settings."""
@@ -246,12 +249,9 @@ class Reloader:
         began = self._loop.time()
         self._attempt = attempt = Attempt(self._reporter.progressed, self._reporter.judged)
         try:
-            result = await attempt.run(
-                self._parts.loader.load,
-                self._job(attempt, sources, proven=stale),
-                threads=self._parts.threads,
-            )
-            if isinstance(result, LoadedIndex):
+            job = self._job(attempt, sources, proven=stale, reread=bool(asked))
+            result = await attempt.run(self._parts.loader.load, job, threads=self._parts.threads)
+            if isinstance(result, Loaded):
                 result = await self._publish(result, attempt)
         finally:
             self._attempt = None
@@ -260,10 +260,10 @@ class Reloader:
             self._reporter.called_off()
             return
         self._answer(self._conclude(result, sources, began=began, stale=stale), first=len(asked))
-        if isinstance(result, LoadedIndex) and result.copy is not None:
+        if isinstance(result, Loaded) and result.copy is not None:
             await self._with_copy(result.copy.commit)
 
-    def _job(self, attempt: Attempt, sources: Sources, *, proven: bool) -> LoadJob:
+    def _job(self, attempt: Attempt, sources: Sources, *, proven: bool, reread: bool) -> LoadJob:
         current = self._registry.current(self._name)
         drops_first = self._settings.policy == "resource_preserving"
         return LoadJob(
@@ -272,6 +272,8 @@ class Reloader:
             sources=sources,
             served=self._published,
             reuse=current.info.digest if current is not None and not self._outdated else None,
+            held=self._held(),
+            reread=reread,
             from_copy=current is None and self._failed is None,
             cancelled=attempt.cancelled,
             report=attempt.report,
@@ -288,14 +290,26 @@ class Reloader:
         withdrawn = asyncio.run_coroutine_threadsafe(self._registry.withdraw(self._name), self._loop)
         withdrawn.result()
 
-    async def _publish(self, loaded: LoadedIndex, attempt: Attempt) -> LoadedIndex | LoadError:
+    def _held(self) -> Held | None:
+        """What serves, if it is known of which files it was made."""
+        current, published, sources = self._registry.current(self._name), self._published, self._sources
+        if current is None or published is None or sources is None or self._outdated:
+            return None
+        ours = current.info.digest == published.digest
+        return Held(sources=sources, masks=current.masks) if ours else None
+
+    async def _publish(self, loaded: Loaded, attempt: Attempt) -> Loaded | LoadError:
         """From here on callers get `loaded`; there is no await between the last check and that."""
-        if attempt.cancelled():
+        current = self._registry.current(self._name)
+        if attempt.cancelled() or (isinstance(loaded, LoadedMasks) and current is None):
             refused = LoadError(LoadCode.CANCELLED, "the load was given up", stage=Stage.PUBLISH)
         else:
             try:
-                version = self._parts.open_version(loaded, self._settings)
-                self._registry.publish(self._name, version)
+                if isinstance(loaded, LoadedIndex):
+                    version = self._parts.open_version(loaded, self._settings)
+                    self._registry.publish(self._name, version)
+                elif current is not None:
+                    current.masks = loaded.masks
             except Exception:  # noqa: BLE001  the engine has to be freed, whatever it was
                 self._log.exception("publish_defect")
                 refused = _defect(Stage.PUBLISH)
@@ -305,19 +319,22 @@ class Reloader:
         return refused
 
     def _conclude(
-        self, result: LoadedIndex | Unchanged | LoadError, sources: Sources, *, began: float, stale: bool
+        self, result: Loaded | Unchanged | LoadError, sources: Sources, *, began: float, stale: bool
     ) -> ReloadOutcome:
         token = sources.combined.token
         if isinstance(result, LoadError):
             self._failure(result, token=token, began=began)
             return self._outcome("failed")
         seconds = self._loop.time() - began
-        self._loaded, self._failed = token, None
-        if isinstance(result, Unchanged):
-            self._reporter.unchanged(seconds=seconds)
+        self._loaded, self._sources, self._failed = token, sources, None
+        if not isinstance(result, LoadedIndex):
+            if isinstance(result, LoadedMasks):
+                self._reporter.masks_published(result.masks, seconds=seconds)
+            else:
+                self._reporter.unchanged(seconds=seconds)
             if (current := self._registry.current(self._name)) is not None:
                 current.info = self._published = replace(current.info, fingerprint=token)
-            return self._outcome("unchanged")
+            return self._outcome("masks_published" if isinstance(result, LoadedMasks) else "unchanged")
         self._published, self._outdated = result.info, False
         self._reporter.published(result.info, seconds=seconds, stale=stale)
         return self._outcome("published")
@@ -327,7 +344,9 @@ class Reloader:
         told = self._reporter.failed(error, seconds=now - began)
         self._failed = Failed(code=error.code, token=token, at=now, consecutive=told.consecutive)
 
-    def _outcome(self, outcome: Literal["published", "unchanged", "failed"]) -> ReloadOutcome:
+    def _outcome(
+        self, outcome: Literal["published", "masks_published", "unchanged", "failed"]
+    ) -> ReloadOutcome:
         current = self._registry.current(self._name)
         return ReloadOutcome(
             outcome=outcome,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kosine.errors import LoadError, Stage
     from kosine.metrics import Metrics
+    from kosine.serving.masks import Masks
     from kosine.serving.registry import Registry
     from kosine.serving.status import CanaryReport, VersionInfo
 
@@ -91,6 +92,18 @@ class Reporter:
             stale=stale,
         )
         self._rest(last_error=None, stale=stale, outdated=False)
+
+    def masks_published(self, masks: Masks, *, seconds: float) -> None:
+        """The version that serves has other masks."""
+        self._metrics.reload(self._name, "masks_published", "", seconds)
+        self._log.info(
+            "masks_published",
+            masks={name: mask.short_digest for name, mask in masks.named.items()},
+            true={name: mask.true for name, mask in masks.named.items()},
+            seconds=round(seconds, 3),
+        )
+        self.confirmed()
+        self._rest(last_error=None)
 
     def confirmed(self) -> None:
         """The store holds what serves."""

@@ -158,7 +158,7 @@ class Metrics:
         series.request_seconds.observe(seconds)
 
     def reload(self, index: str, outcome: str, stage: str, seconds: float) -> None:
-        """One reload ended: published, unchanged or failed (at `stage`)."""
+        """One reload ended: published, masks_published, unchanged or failed (at `stage`)."""
         self._families.reloads.labels(index, outcome, stage).inc()
         self._families.reload_seconds.labels(index).observe(seconds)
 

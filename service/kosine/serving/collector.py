@@ -27,11 +27,11 @@ class IndexCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Names without values: registering must not read the indexes."""
-        return [*_gauges().values(), _version_info()]
+        return [*_gauges().values(), _mask_rows(), _version_info()]
 
     def collect(self) -> Iterable[Metric]:
         """Read every index once."""
-        gauges, versions = _gauges(), _version_info()
+        gauges, masks, versions = _gauges(), _mask_rows(), _version_info()
         for name in self._registry.names():
             version = self._registry.current(name)
             load = self._registry.load_status(name)
@@ -53,9 +53,11 @@ class IndexCollector(Collector):
                 }
                 facts = {"version": info.version, "metric": info.metric, "device": info.device}
                 versions.add_metric([name], facts)
+                for mask, found in version.masks.named.items():
+                    masks.add_metric([name, mask], found.true)
             for key, value in values.items():
                 gauges[key].add_metric([name], value)
-        return [*gauges.values(), versions]
+        return [*gauges.values(), masks, versions]
 
 
 def _gauges() -> dict[str, GaugeMetricFamily]:
@@ -73,6 +75,12 @@ def _gauges() -> dict[str, GaugeMetricFamily]:
         "loaded": gauge("index_loaded_timestamp_seconds", "When the served version was loaded."),
         "load": gauge("index_load_seconds", "How long the served version took to load."),
     }
+
+
+def _mask_rows() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "kosine_index_mask_rows", "Items that a mask of the index lets be found.", labels=(*_LABELS, "mask")
+    )
 
 
 def _version_info() -> InfoMetricFamily:

@@ -82,6 +82,8 @@ def _digest(metric: str, query: NDArray[np.float32] | None, options: RowOptions)
         "stored": None if options.stored is None else b"%d" % options.stored,
         "excluded": None if rows[0] is None else np.unique(rows[0]).tobytes(),
         "included": None if rows[1] is None else np.unique(rows[1]).tobytes(),
+        "mask": None if options.masks[0] is None else options.masks[0].encode("ascii"),
+        "not_mask": None if options.masks[1] is None else options.masks[1].encode("ascii"),
         "min_score": None if options.min_score is None else struct.pack("<d", options.min_score),
     }
     for name, value in said.items():

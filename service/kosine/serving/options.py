@@ -22,6 +22,8 @@ class RowOptions:
     stored: int | None = None
     """The row whose vector is the query; it is looked up on the device thread."""
     filter: RowFilter | None = None
+    masks: tuple[str | None, str | None] = (None, None)
+    """Digests of the masks of the filter, whose flags are too many to be told apart by."""
     min_score: float | None = None
     with_embeddings: bool = False
     paged: bool = False

@@ -29,6 +29,10 @@ class SearchOptions(msgspec.Struct, kw_only=True, frozen=True):
     """Never found; ids that the index does not hold are none of its items anyway."""
     include: Sequence[int | str] | None = None
     """Only these can be found."""
+    mask: str | None = None
+    """Only items for which the mask of that name is true."""
+    not_mask: str | None = None
+    """Only items for which it is false."""
     include_self: bool = False
     """Whether an item that is searched by its id can be found."""
     itself: bool = False

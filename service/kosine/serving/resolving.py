@@ -1,7 +1,8 @@
-"""From the ids that a caller names to the rows of one version. Every check comes before the queue."""
+"""From the ids and masks that a caller names to rows of one version. Every check comes before the queue."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from kosine.errors import RequestError
     from kosine.serving.item_ids import ItemIds
+    from kosine.serving.masks import Masks
 
 __all__ = ("resolve_ids", "resolve_options")
 
@@ -25,41 +27,52 @@ _SHOWN = 80
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def resolve_options(options: SearchOptions, ids: ItemIds) -> RowOptions:
-    """What `options` mean for queries by their vectors. Raises InvalidValue.
+def resolve_options(options: SearchOptions, ids: ItemIds, masks: Masks) -> RowOptions:
+    """What `options` mean for queries by their vectors. Raises InvalidValue or UnknownMask.
 
     Ids that the index does not hold are ignored, in `exclude` as in `include`: a list of what somebody has
     seen outlives the items. So does Qdrant's `has_id`.
     """
-    return _row_options(options, *_named(options, ids), _scored(options, ids), stored=None)
+    return _row_options(options, _shared(options, ids, masks), stored=None)
 
 
 def resolve_ids(
-    wanted: Sequence[int | str], options: SearchOptions | None, ids: ItemIds
+    wanted: Sequence[int | str], options: SearchOptions | None, ids: ItemIds, masks: Masks
 ) -> list[RowOptions | RequestError]:
     """One query each, by the vector of a stored item; UnknownId in the place of an id that is none.
 
-    An item does not find itself unless `options` say so. Raises InvalidValue.
+    An item does not find itself unless `options` say so. Raises InvalidValue or UnknownMask.
     """
     options = options or SearchOptions()
     rows = ids.find(wanted, field="id" if len(wanted) == 1 else "ids").tolist()
-    excluded, included = _named(options, ids)
-    scored = _scored(options, ids)
+    shared = _shared(options, ids, masks)
     return [
-        _row_options(options, excluded, included, scored, stored=row) if row >= 0 else _unknown(each)
+        _row_options(options, shared, stored=row) if row >= 0 else _unknown(each)
         for each, row in zip(wanted, rows, strict=True)
     ]
 
 
-def _named(options: SearchOptions, ids: ItemIds) -> tuple[NDArray[np.int32] | None, NDArray[np.int32] | None]:
-    """Rows that are excluded, and those that are included."""
-    excluded = _known(options.exclude, ids, "exclude") if options.exclude else None
-    included = None if options.include is None else np.unique(_known(options.include, ids, "include"))
-    return excluded, included
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What is the same for every query of a request: arrays that are the same are combined once a batch."""
+
+    filter: RowFilter
+    masks: tuple[str | None, str | None]
+    """Their digests."""
+    scored: NDArray[np.int32] | None
 
 
-def _scored(options: SearchOptions, ids: ItemIds) -> NDArray[np.int32] | None:
-    return None if options.score is None else _known(options.score, ids, "ids")
+def _shared(options: SearchOptions, ids: ItemIds, masks: Masks) -> _Shared:
+    named = (options.mask, options.not_mask)
+    mask, not_mask = (None if name is None else masks.find(name) for name in named)
+    filter_ = RowFilter(
+        excluded=_known(options.exclude, ids, "exclude") if options.exclude else None,
+        included=None if options.include is None else np.unique(_known(options.include, ids, "include")),
+        mask=None if mask is None else mask.flags,
+        not_mask=None if not_mask is None else not_mask.flags,
+    )
+    digests = (None if mask is None else mask.digest, None if not_mask is None else not_mask.digest)
+    return _Shared(filter_, digests, None if options.score is None else _known(options.score, ids, "ids"))
 
 
 def _known(named: Sequence[int | str], ids: ItemIds, field: str) -> NDArray[np.int32]:
@@ -67,27 +80,22 @@ def _known(named: Sequence[int | str], ids: ItemIds, field: str) -> NDArray[np.i
     return rows[rows >= 0]
 
 
-def _row_options(
-    options: SearchOptions,
-    excluded: NDArray[np.int32] | None,
-    included: NDArray[np.int32] | None,
-    scored: NDArray[np.int32] | None,
-    *,
-    stored: int | None,
-) -> RowOptions:
+def _row_options(options: SearchOptions, shared: _Shared, *, stored: int | None) -> RowOptions:
+    filter_ = shared.filter
     itself = np.array([stored], np.int32) if stored is not None else None
     if options.itself:
-        included = itself
+        filter_ = replace(filter_, included=itself)
     elif itself is not None and not options.include_self:
-        excluded = itself if excluded is None else np.concatenate((excluded, itself))
-    filtered = excluded is not None or included is not None
+        known = filter_.excluded
+        filter_ = replace(filter_, excluded=itself if known is None else np.concatenate((known, itself)))
     return RowOptions(
         stored=stored,
-        filter=RowFilter(excluded=excluded, included=included) if filtered else None,
+        filter=filter_ if filter_.narrows else None,
+        masks=shared.masks,
         min_score=_comparable(options.min_score),
         with_embeddings=options.with_embeddings,
         paged=options.after is not None,
-        scored=scored,
+        scored=shared.scored,
     )
 
 

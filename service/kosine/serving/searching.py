@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.serving.options import RowOptions
+    from kosine.serving.request import SearchOptions
     from kosine.serving.version import Version
 
 __all__ = ("Terms", "search")
@@ -58,9 +59,10 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
         return await _search_many(version, request, terms)
     if request.ids is None:
         query = _to_query(version, request.vectors[0])
-        options = None if request.options is None else resolve_options(request.options, version.ids)
+        options = None if request.options is None else _resolved(version, request.options)
     else:
-        query, options = None, _only(resolve_ids(_typed(request, version), request.options, version.ids))
+        named = _typed(request, version)
+        query, options = None, _only(resolve_ids(named, request.options, version.ids, version.masks))
     if options is not None and options.answered_apart:
         return await _search_apart(version, request, terms, (query, options))
     answer = await version.batcher.search(
@@ -119,7 +121,7 @@ async def _search_many(version: Version, request: SearchRequest, terms: Terms) -
 def _rows(version: Version, request: SearchRequest) -> list[Row | RequestError]:
     """Each query as it can be queued, or why not."""
     _check_count(len(request.vectors), version)
-    options = None if request.options is None else resolve_options(request.options, version.ids)
+    options = None if request.options is None else _resolved(version, request.options)
     rows: list[Row | RequestError] = []
     for values in request.vectors:
         try:
@@ -132,8 +134,12 @@ def _rows(version: Version, request: SearchRequest) -> list[Row | RequestError]:
 def _rows_by_id(version: Version, request: SearchRequest) -> list[Row | RequestError]:
     ids = request.ids or ()
     _check_count(len(ids), version)
-    found = resolve_ids(ids, request.options, version.ids)
+    found = resolve_ids(ids, request.options, version.ids, version.masks)
     return [each if isinstance(each, RequestError) else (None, each) for each in found]
+
+
+def _resolved(version: Version, options: SearchOptions) -> RowOptions:
+    return resolve_options(options, version.ids, version.masks)
 
 
 def _typed(request: SearchRequest, version: Version) -> Sequence[int | str]:

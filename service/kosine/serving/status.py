@@ -128,7 +128,7 @@ class VersionInfo:
 class ReloadOutcome:
     """How a reload that was asked for ended."""
 
-    outcome: Literal["published", "unchanged", "failed"]
+    outcome: Literal["published", "masks_published", "unchanged", "failed"]
     version: str | None
     """The version that serves now."""
     error: LoadFailure | None = None

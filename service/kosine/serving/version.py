@@ -1,4 +1,4 @@
-"""One immutable loaded state of an index, and the leases that keep it alive.
+"""One loaded state of an index, immutable but for its masks, and the leases that keep it alive.
 
 Whoever answers a request holds a lease, so a version is freed only after its last answer, and a request sees
 one version from its first check to its last byte.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kosine.metrics import Metrics
     from kosine.serving.dispatcher import Dispatcher
     from kosine.serving.item_ids import ItemIds
+    from kosine.serving.masks import Masks
     from kosine.serving.status import VersionInfo
     from kosine.settings import IndexSettings
 
@@ -27,11 +28,20 @@ __all__ = ("Lease", "Version", "open_version")
 
 
 class Version:
-    """What a name points to. Only `settings` (k, timeout, batch) may change while it serves."""
+    """What a name points to. While it serves, `settings` (k, timeout, batch) and `masks` may be replaced."""
 
-    def __init__(self, *, info: VersionInfo, settings: IndexSettings, batcher: Batcher, ids: ItemIds) -> None:
+    def __init__(
+        self,
+        *,
+        info: VersionInfo,
+        settings: IndexSettings,
+        batcher: Batcher,
+        ids: ItemIds,
+        masks: Masks,
+    ) -> None:
         self.info = info
         self.ids = ids
+        self.masks = masks
         self.settings = settings
         self.batcher = batcher
         self._leases = 0
@@ -101,6 +111,7 @@ def open_version(
     settings: IndexSettings,
     engine: Engine,
     ids: ItemIds,
+    masks: Masks,
     dispatcher: Dispatcher,
     metrics: Metrics,
 ) -> Version:
@@ -108,4 +119,4 @@ def open_version(
     batcher = Batcher(
         engine=engine, ids=ids, settings=settings.batch, dispatcher=dispatcher, metrics=metrics.of(info.name)
     )
-    return Version(info=info, settings=settings, batcher=batcher, ids=ids)
+    return Version(info=info, settings=settings, batcher=batcher, ids=ids, masks=masks)
