@@ -78,7 +78,7 @@ BAD_INDEXES: list[tuple[dict[str, Any], str]] = [
     ({"source": {"uri": "gs://10.0.0.1/a.npy"}}, "spec.source.uri"),
     ({"source": {"uri": "s3://bucket.-x/a.npy"}}, "spec.source.uri"),
     ({"source": {**URI, "ids": "file:///etc/passwd"}}, "spec.source.ids"),
-    ({"source": {**URI, "masks": {"in_stock": "file:///etc/passwd"}}}, "spec.source.masks"),
+    ({"source": {**URI, "masks": {"in_stock": "file:///etc/passwd"}}}, "spec.source.masks[in_stock]"),
     ({"source": {**URI, "masks": {"In Stock": "s3://bucket/m.npy"}}}, "spec.source.masks"),
     (
         {"source": {**URI, "masks": {f"m{each}": "s3://bucket/m.npy" for each in range(17)}}},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import random
@@ -359,6 +360,49 @@ async def test_a_manifest_and_its_files_are_one_copy(
         await published(running)
         assert await answers_as(running, 0)
         assert stale(running)
+
+
+def in_stock(seed: int) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = np.random.default_rng(seed).random(ROWS) < 0.5
+    return flags
+
+
+def served_mask(running: Rig, name: str = "in_stock") -> list[bool]:
+    version = running.registry.current("items")
+    flags: list[bool] = [] if version is None else version.masks.flags(name).tolist()
+    return flags
+
+
+async def test_masks_of_a_store_are_followed_and_kept(
+    proxy: FaultProxy, moto: ObjectServer, tmp_path: Path
+) -> None:
+    """A mask alone is fetched alone, and joins the copy: a cold start finds by the last one."""
+    masks = {"in_stock": "s3://vectors/in_stock.npy", "new": "s3://vectors/new.npy"}
+    for name in masks:
+        await asyncio.to_thread(moto.put, f"{name}.npy", npy_bytes(in_stock(0)))
+    async with service(proxy, tmp_path, masks=masks) as running:
+        await published(running)
+        await recorded(tmp_path)
+        proxy.seen()
+        await asyncio.to_thread(moto.put, "in_stock.npy", npy_bytes(in_stock(1)))
+        await running.registry.until(lambda: served_mask(running) == in_stock(1).tolist())
+        read = {request.target for request in proxy.seen() if request.method == "GET"}
+        assert [True] == ["in_stock.npy" in target for target in read]
+        assert 1 == len(running.registry.published)
+        kept_now = hashlib.sha256(npy_bytes(in_stock(1))).hexdigest()
+        async with asyncio.timeout(20):
+            while kept_now not in (tmp_path / "items" / "current.json").read_text():
+                await asyncio.sleep(0.01)
+    proxy.script = lambda _: DOWN
+    async with service(proxy, tmp_path, masks=masks) as running:
+        await published(running)
+        assert stale(running)
+        assert await answers_as(running, 0)
+        assert in_stock(1).tolist() == served_mask(running)
+        assert in_stock(0).tolist() == served_mask(running, "new")
+    async with service(proxy, tmp_path, masks={**masks, "more": "s3://vectors/more.npy"}) as running:
+        await running.registry.until(lambda: running.error() is not None)
+        assert running.serves() is None
 
 
 async def test_the_copy_of_an_index_that_is_configured_no_more_goes(

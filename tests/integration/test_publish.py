@@ -58,6 +58,7 @@ def prepared(folder: Path, seed: int) -> Publication:
     publication = prepare(
         str(vectors),
         ids=str(ids),
+        masks={},
         name="items",
         layout="rows",
         dim=None,
@@ -99,6 +100,61 @@ def test_what_is_published_can_be_served_with_the_lines_it_prints(tmp_path: Path
     assert sorted([manifest["ids"], manifest["vectors"], "items.json"]) == visible(served)
     settings = configuration.parse(done.output[done.output.index("indexes:") :])
     assert str(served / "items.json") == settings.indexes["items"].uri
+
+
+def test_masks_are_published_with_their_vectors(tmp_path: Path, served: Path) -> None:
+    """Each under a name of its content, named by the manifest; of another length nothing is written."""
+    vectors, ids = pair(tmp_path, 1)
+    flags = np.arange(ROWS) % 2 == 0
+    masks = {"in_stock": flags, "new": ~flags, "again": flags, "short": flags[1:]}
+    for name, each in masks.items():
+        np.save(tmp_path / f"{name}.npy", each)
+
+    def with_masks(*names: str) -> Result:
+        options = [word for name in names for word in ("--mask", f"{name}={tmp_path / name}.npy")]
+        return kosine_publish(vectors, "--ids", ids, served, "--name", "items", *options)
+
+    refused = with_masks("in_stock", "short")
+    assert (1, []) == (refused.exit_code, visible(served))
+    assert "mask_length: mask short: expected one bool for each of 40 rows, got 39" in refused.output
+    done = with_masks("in_stock", "new", "again")
+    assert 0 == done.exit_code, done.output
+    named = json.loads((served / "items.json").read_bytes())["masks"]
+    assert named["in_stock"] == named["again"] != named["new"]
+    assert {"items.json", *named.values()} < {*visible(served)}
+    assert 5 == len(visible(served))
+    for wrong in ("In=a.npy", "in_stock", "in_stock="):
+        assert 2 == kosine_publish(vectors, served, "--mask", wrong).exit_code
+    assert 2 == kosine_publish(vectors, served, "--mask", "a=b.npy", "--mask", "a=c.npy").exit_code
+
+
+async def test_a_publication_of_another_mask_builds_nothing(tmp_path: Path, served: Path) -> None:
+    """The manifest is another one, and what it says of vectors and ids is not."""
+    vectors, ids = pair(tmp_path, 1)
+    mask = tmp_path / "in_stock.npy"
+
+    def put(flags: Any) -> None:
+        np.save(mask, flags)
+        options = ("--ids", ids, "--name", "items", "--mask", f"in_stock={mask}")
+        assert 0 == kosine_publish(vectors, served, *options).exit_code
+
+    first, second = np.arange(ROWS) < 10, np.arange(ROWS) < 20
+    await asyncio.to_thread(put, first)
+    async with rig() as service:
+        await service.apply(items=index_settings(served / "items.json"))
+        await service.registry.until(lambda: service.serves() is not None)
+        version = service.registry.current("items")
+        assert version is not None
+        assert 10 == version.masks.named["in_stock"].true
+        await asyncio.to_thread(put, second)
+        await service.registry.until(lambda: version.masks.named["in_stock"].true == 20)
+        assert (version, 1) == (service.registry.current("items"), len(service.device.built))
+
+        # Who writes to what a manifest names is found out.
+        published = json.loads(await asyncio.to_thread((served / "items.json").read_bytes))
+        np.save(served / published["masks"]["in_stock"], first)
+        await service.registry.until(lambda: service.error() == ("digest_mismatch", "check"))
+        assert 20 == version.masks.named["in_stock"].true
 
 
 def test_the_same_content_is_written_once(tmp_path: Path, served: Path) -> None:
@@ -249,7 +305,14 @@ def test_an_inspection_is_what_a_refused_file_gives(tmp_path: Path) -> None:
     spoilt[0], spoilt[1] = np.nan, 0
     np.save(vectors, spoilt)
     found = prepare(
-        str(vectors), ids=None, name="a", layout=None, dim=None, metric="cosine", progress=lambda *_: None
+        str(vectors),
+        ids=None,
+        masks={},
+        name="a",
+        layout=None,
+        dim=None,
+        metric="cosine",
+        progress=lambda *_: None,
     )
     assert isinstance(found, Inspection)
     assert ["not_finite", "zero_rows"] == [refusal.code for refusal in found.refusals]

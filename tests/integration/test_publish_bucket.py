@@ -119,7 +119,14 @@ def prepared(folder: Path, seed: int, *, rows: int = ROWS) -> Publication:
     np.save(vectors, unit_rows(rows, DIM, seed=seed).astype(np.float32))
     np.save(ids, np.arange(rows) + 1000 * seed)
     found = prepare(
-        str(vectors), ids=str(ids), name="items", layout="rows", dim=None, metric="cosine", progress=_silent
+        str(vectors),
+        ids=str(ids),
+        masks={},
+        name="items",
+        layout="rows",
+        dim=None,
+        metric="cosine",
+        progress=_silent,
     )
     assert not isinstance(found, Inspection)
     return found

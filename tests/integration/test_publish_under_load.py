@@ -56,6 +56,7 @@ class Pairs:
         prepared = prepare(
             str(self.folder / "rows.npy"),
             ids=str(self.folder / "ids.npy"),
+            masks={},
             name="items",
             layout="rows",
             dim=DIM,

@@ -187,6 +187,21 @@ def test_ids_are_checked_with_their_file(folder: Path, ids: NDArray[Any], codes:
     assert found.ids == ("<i8" if not codes else None)
 
 
+def test_masks_are_checked_with_their_file(folder: Path) -> None:
+    """How many are true, and every fault; the suggestion names them."""
+    vectors, flags = _write(folder / "items.npy", ROWS), np.arange(200) < 30
+    good, bad = _write(folder / "good.npy", flags), _write(folder / "bad.npy", flags[1:])
+    found = inspect_file(vectors, masks={"good": good})
+    assert ([], {"good": 30}) == (found.refusals, found.masks)
+    assert {"good": good} == yaml.safe_load(found.suggestion or "")["indexes"]["items"]["masks"]
+    assert {"good": None} == inspect_file(vectors, masks={"good": good}, header_only=True).masks
+    both = inspect_file(vectors, masks={"bad": bad, "good": good})
+    assert (["mask_length"], {"good": 30}) == ([each.code for each in both.refusals], both.masks)
+
+    told = _kosine_inspect(vectors, "--mask", f"in_stock={good}")
+    assert (0, True) == (told.exit_code, "in_stock, true for 30 of 200 rows" in told.output)
+
+
 def test_the_suggestion_is_yaml_that_says_what_was_asked_for(folder: Path) -> None:
     """It can be pasted: any file name, layout, dim, ids and metric."""
     name = _write(folder / 'a "b": #c.npy', ROWS.T.ravel())

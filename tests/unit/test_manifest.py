@@ -37,13 +37,18 @@ def test_every_field_is_read() -> None:
     content = {
         "vectors": "items-1.npy",
         "ids": "old/items-1.ids.npy",
-        "sha256": {"vectors": DIGEST, "ids": "f" * 64},
+        "masks": {"in_stock": "items-1.mask.npy", "new": "old/items-1.mask.npy"},
+        "sha256": {"vectors": DIGEST, "ids": "f" * 64, "masks": {"new": "e" * 64}},
         "rows": 3,
         "dim": 2,
     }
     expected = Manifest(
         vectors=Part("s3://shop/items/items-1.npy", DIGEST),
         ids=Part("s3://shop/items/old/items-1.ids.npy", "f" * 64),
+        masks={
+            "in_stock": Part("s3://shop/items/items-1.mask.npy"),
+            "new": Part("s3://shop/items/old/items-1.mask.npy", "e" * 64),
+        },
         rows=3,
         dim=2,
     )
@@ -61,7 +66,8 @@ def test_only_vectors_are_needed(content: str) -> None:
 @pytest.mark.parametrize("ids", [None, Part("items-2.ids.npy", "f" * 64), Part("items-2.ids.npy")])
 def test_what_is_written_is_what_is_read(ids: Part | None) -> None:
     """`encode_manifest` and `parse_manifest` are each other's inverse."""
-    manifest = Manifest(vectors=Part("items-1.npy", DIGEST), ids=ids, rows=3, dim=2)
+    masks = {"in_stock": Part("items-3.mask.npy", "e" * 64), "new": Part("items-4.mask.npy")}
+    manifest = Manifest(vectors=Part("items-1.npy", DIGEST), ids=ids, masks=masks, rows=3, dim=2)
     assert manifest == parse_manifest(encode_manifest(manifest), uri="items.json")
 
 
@@ -94,6 +100,15 @@ BAD = {
     "a digest and a newline": of(sha256={"vectors": DIGEST + "\n"}),
     "a digest in capitals": of(sha256={"vectors": "A" * 64}),
     "a digest of no ids": of(sha256={"ids": DIGEST}),
+    "masks of another type": of(masks=["b.npy"]),
+    "masks of null": of(masks={"a": None}),
+    "a mask without a name": of(masks={"": "b.npy"}),
+    "a mask with a bad name": of(masks={"In Stock": "b.npy"}),
+    "a mask with a newline": of(masks={"a\n": "b.npy"}),
+    "a mask elsewhere": of(masks={"a": "../b.npy"}),
+    "too many masks": of(masks={f"m{number}": "b.npy" for number in range(17)}),
+    "a digest of no mask": of(masks={"a": "b.npy"}, sha256={"masks": {"b": DIGEST}}),
+    "a mask twice": b'{"vectors": "a.npy", "masks": {"a": "b.npy", "a": "c.npy"}}',
     "no rows": of(rows=0),
     "rows as text": of(rows="3"),
     "rows as a fraction": of(rows=3.5),

@@ -21,6 +21,19 @@ def written(*files: str) -> list[Stored]:
     return [Stored(file=file, modified=float(at), token=str(at)) for at, file in enumerate(files)]
 
 
+def test_masks_are_kept_for_as_many_versions_as_vectors() -> None:
+    """A version has several: of as many as are in force each, the newest."""
+    masks = [f"items-{number:032x}.mask.npy" for number in range(8)]
+    in_force = " ".join(masks[6:]).encode()
+
+    def left(keep: int, named: bytes = in_force) -> list[str]:
+        gone = stale(written(*masks), name="items", keep=keep, current=in_force, named=named, before=99)
+        return [each for each in masks if each not in {one.file for one in gone}]
+
+    assert (masks[6:], masks[4:], masks[2:]) == (left(1), left(2), left(3))
+    assert [masks[0], *masks[6:]] == left(1, in_force + masks[0].encode())
+
+
 @pytest.mark.parametrize(
     ("files", "current", "named", "keep", "before", "gone"),
     [

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from kosine.cli.reading import reading_options
+from kosine.cli.reading import mask_option, reading_options
 from kosine.cli.stores import store_options
 from kosine.loading.inspection import inspect_source
 from kosine.loading.storage.stores import Stores
@@ -41,6 +41,7 @@ _SHOW_PROGRESS_FROM = 256 * 2**20
 @click.argument("files", nargs=-1, required=True, metavar="SOURCE...")
 @reading_options
 @click.option("--ids", metavar="SOURCE", help="Item ids of the file, checked with it.")
+@mask_option
 @click.option(
     "--header-only",
     is_flag=True,
@@ -56,6 +57,7 @@ def inspect_command(
     metric: Metric,
     invalid_rows: InvalidRows,
     ids: str | None,
+    masks: dict[str, str],
     header_only: bool,
     as_json: bool,
     stores: StoresSettings,
@@ -65,10 +67,7 @@ def inspect_command(
     A source is an .npy file, or a .json manifest, here or at s3://bucket/key or gs://bucket/key. Shape,
     dtype, norms, layout, memory; or all that is wrong. Exit code 1 if the service would refuse a source.
     """
-    if ids is not None and len(files) > 1:
-        raise click.UsageError(f"--ids belongs to one file, got {len(files)}; inspect them one by one")
-    if ids is not None and files[0].endswith(".json"):
-        raise click.UsageError("a manifest names its ids; leave out --ids")
+    _check_beside(files, {"--ids": ids is not None, "--mask": bool(masks)})
     all_good = True
     with contextlib.closing(Stores(stores, policy=COMMAND_LINE)) as storage:
         for file in files:
@@ -79,6 +78,7 @@ def inspect_command(
                     layout=layout,
                     dim=dim,
                     ids=ids,
+                    masks=masks,
                     metric=metric,
                     invalid_rows=invalid_rows,
                     header_only=header_only,
@@ -90,6 +90,15 @@ def inspect_command(
                 _print(found)
             all_good = all_good and found.good
     raise click.exceptions.Exit(0 if all_good else 1)
+
+
+def _check_beside(files: tuple[str, ...], given: dict[str, bool]) -> None:
+    """What stands beside a file of vectors."""
+    for option in (option for option, is_given in given.items() if is_given):
+        if len(files) > 1:
+            raise click.UsageError(f"{option} belongs to one file, got {len(files)}; inspect them one by one")
+        if files[0].endswith(".json"):
+            raise click.UsageError(f"a manifest names its ids and masks; leave out {option}")
 
 
 @contextlib.contextmanager
@@ -132,16 +141,26 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.layout is not None:
         yield "layout", f"{found.layout}: {found.rows} items of dim {found.dim}; {found.reason}"
     yield from _content(found)
-    if found.ids is not None:
-        yield "ids", f"{found.ids}, one for each item{'' if found.header_only else ', each once'}"
-    if found.manifest is not None and found.manifest.ids is not None:
-        yield "", found.manifest.ids
+    yield from _beside(found)
     if found.memory is not None:
         yield from _memory(found.memory)
     for refusal in found.refusals:
         yield refusal.code, refusal.detail
     if found.suggestion is not None:
         yield "serve", "with this in the configuration file:"
+
+
+def _beside(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Ids and masks."""
+    if found.ids is not None:
+        yield "ids", f"{found.ids}, one for each item{'' if found.header_only else ', each once'}"
+    if found.manifest is not None and found.manifest.ids is not None:
+        yield "", found.manifest.ids
+    for name, true in found.masks.items():
+        told = "a bool for each row" if true is None else f"true for {true} of {found.rows} rows"
+        yield "mask", f"{name}, {told}"
+        if found.manifest is not None:
+            yield "", found.manifest.masks[name]
 
 
 def _content(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`kosine publish`: checked files to where kosine serves them from, vectors and ids as one unit."""
+"""`kosine publish`: checked files to where kosine serves them from, vectors, ids and masks as one unit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from kosine.cli.reading import reading_options
+from kosine.cli.reading import mask_option, reading_options
 from kosine.cli.stores import store_options
 from kosine.errors import LoadError
 from kosine.loading.inspection import Inspection
@@ -39,6 +39,7 @@ Examples:
   kosine publish items.npy --ids ids.npy /srv/kosine
   kosine publish items.npy /srv/kosine --keep 3
   kosine publish items.npy --ids ids.npy s3://bucket/prefix/
+  kosine publish items.npy --mask in_stock=in_stock.npy /srv/kosine
   kosine publish items.npy gs://bucket/prefix/ --keep 3"""
 
 
@@ -46,6 +47,7 @@ Examples:
 @click.argument("vectors", metavar="VECTORS.npy")
 @click.argument("target", metavar="TARGET")
 @click.option("--ids", metavar="FILE", help="Item ids; swapped together with the vectors.")
+@mask_option
 @click.option("--name", metavar="NAME", help="Of the manifest NAME.json; default: that of the vectors.")
 @reading_options
 @click.option(
@@ -62,6 +64,7 @@ def publish_command(
     vectors: str,
     target: str,
     ids: str | None,
+    masks: dict[str, str],
     name: str | None,
     layout: Layout | None,
     dim: int | None,
@@ -71,7 +74,7 @@ def publish_command(
     dry_run: bool,
     stores: StoresSettings,
 ) -> None:
-    """Publish vectors, and ids, to where kosine serves them from.
+    """Publish vectors, ids and masks to where kosine serves them from.
 
     TARGET is a folder, s3://bucket/prefix/ or gs://bucket/prefix/.
 
@@ -85,6 +88,7 @@ def publish_command(
             prepared = prepare(
                 vectors,
                 ids=ids,
+                masks=masks,
                 name=name,
                 layout=layout,
                 dim=dim,

@@ -1,18 +1,19 @@
-"""Options of commands that read a file as a load would: what the configuration of its index says."""
+"""Options of commands that read files as a load would: what the configuration of their index says."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 import click
 
 from kosine.loading.layout import MAX_DIM
-from kosine.settings import InvalidRows, Layout, Metric
+from kosine.settings import MASK_NAME_PATTERN, MAX_MASKS, InvalidRows, Layout, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("reading_options",)
+__all__ = ("mask_option", "reading_options")
 
 C = TypeVar("C", bound="Callable[..., None]")
 
@@ -38,3 +39,29 @@ def reading_options(command: C) -> C:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def mask_option(command: C) -> C:
+    """Add `--mask NAME=FILE`, repeatable; the command gets a dict."""
+    option = click.option(
+        "--mask",
+        "masks",
+        multiple=True,
+        metavar="NAME=FILE",
+        callback=_named,
+        help="A mask of the items, by the name that queries give it; repeatable.",
+    )
+    return option(command)
+
+
+def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    for name, _, file in pairs:
+        if re.fullmatch(MASK_NAME_PATTERN, name) is None or not file:
+            raise click.BadParameter(
+                "expected NAME=FILE, with a name of 1 to 63 of a-z, 0-9, and inner hyphens or underscores"
+            )
+    named = {name: file for name, _, file in pairs}
+    if len(named) < len(pairs) or len(named) > MAX_MASKS:
+        raise click.BadParameter(f"expected each name once, and at most {MAX_MASKS}")
+    return named

@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Struct, field
 
 from kosine.engines.search_plan import scratch_bytes
@@ -21,14 +22,15 @@ from kosine.errors import LoadError
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_rows
 from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.layout import plan_matrix
-from kosine.loading.manifest import check_digests, check_shape, read_manifest
+from kosine.loading.manifest import check_digests, check_mask_digest, check_shape, read_manifest
+from kosine.loading.masks import read_mask, read_mask_header
 from kosine.loading.orientation import Verdict, judge, refusal
 from kosine.loading.readings import Measured, Reading, measure_flat, measure_matrix
 from kosine.npy.header import read_header
 from kosine.source_uri import BadUri, parse_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from kosine.loading.layout import MatrixPlan
     from kosine.loading.manifest import Manifest
@@ -65,6 +67,7 @@ class NamedFiles(Struct, frozen=True, kw_only=True):
 
     vectors: str
     ids: str | None
+    masks: dict[str, str]
     rows: int | None
     dim: int | None
 
@@ -93,6 +96,8 @@ class Inspection(Struct, kw_only=True):
     memory: MemoryEstimate | None = None
     ids: str | None = None
     """Their dtype, once they are checked."""
+    masks: dict[str, int | None] = field(default_factory=dict)
+    """How many of the flags are true, once they are checked; None where the values were left unread."""
     refusals: list[Refusal] = field(default_factory=list)
     suggestion: str | None = None
     """What to write into the configuration file."""
@@ -122,6 +127,7 @@ def inspect_source(
     layout: Layout | None = None,
     dim: int | None = None,
     ids: str | None = None,
+    masks: Mapping[str, str] | None = None,
     metric: Metric = "cosine",
     invalid_rows: InvalidRows = "refuse",
     header_only: bool = False,
@@ -146,9 +152,11 @@ def inspect_source(
         if uri.endswith(".json"):
             look.at_manifest(read_manifest(storage, uri, storage.fingerprint(uri)))
         else:
-            look.at_pair(uri, ids)
+            look.at_files(uri, ids, masks or {})
     if found.good and not header_only:
-        found.suggestion = _suggestion(found, ids=ids, metric=metric, invalid_rows=invalid_rows)
+        found.suggestion = _suggestion(
+            found, ids=ids, masks=masks or {}, metric=metric, invalid_rows=invalid_rows
+        )
     return found
 
 
@@ -171,12 +179,20 @@ class _Look:
         self.found.manifest = NamedFiles(
             vectors=manifest.vectors.uri,
             ids=ids.uri if ids is not None else None,
+            masks={name: part.uri for name, part in manifest.masks.items()},
             rows=manifest.rows,
             dim=manifest.dim,
         )
-        self.at_pair(manifest.vectors.uri, ids.uri if ids is not None else None, manifest)
+        named = self.found.manifest
+        self.at_files(named.vectors, named.ids, named.masks, manifest)
 
-    def at_pair(self, vectors: str, ids: str | None, manifest: Manifest | None = None) -> None:
+    def at_files(
+        self,
+        vectors: str,
+        ids: str | None,
+        masks: Mapping[str, str],
+        manifest: Manifest | None = None,
+    ) -> None:
         """LoadError where the vectors cannot be looked at; all else is in `found`."""
         hashed, hashed_ids = sha256(), b""
         with self._opened(vectors) as reader:
@@ -188,6 +204,10 @@ class _Look:
         if manifest is not None and self.found.readings and (ids is None or hashed_ids):
             with self.found.noting():
                 check_digests(manifest, vectors=hashed.digest(), ids=hashed_ids)
+        if self.found.rows is not None:
+            for name, uri in masks.items():
+                with self.found.noting(), self._opened(uri) as reader:
+                    self._mask(reader, name, self.found.rows, manifest)
 
     @contextlib.contextmanager
     def _opened(self, uri: str) -> Iterator[Reader]:
@@ -285,6 +305,16 @@ class _Look:
         self.found.ids = ids.values.dtype.str
         return ids.digest
 
+    def _mask(self, reader: Reader, name: str, rows: int, manifest: Manifest | None) -> None:
+        if self.found.header_only:
+            read_mask_header(reader, name=name, rows=rows)
+            self.found.masks[name] = None
+            return
+        mask = read_mask(reader, name=name, rows=rows)
+        if manifest is not None:
+            check_mask_digest(manifest, name, mask.digest.hex())
+        self.found.masks[name] = int(np.count_nonzero(mask.flags))
+
 
 def _by_header(plans: list[MatrixPlan]) -> str:
     if len(plans) == 1:
@@ -320,7 +350,14 @@ def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
     )
 
 
-def _suggestion(found: Inspection, *, ids: str | None, metric: Metric, invalid_rows: InvalidRows) -> str:
+def _suggestion(
+    found: Inspection,
+    *,
+    ids: str | None,
+    masks: Mapping[str, str],
+    metric: Metric,
+    invalid_rows: InvalidRows,
+) -> str:
     """YAML of the index; a JSON string is a YAML string whatever the path holds."""
     name = re.sub(r"[^a-z0-9]+", "-", PurePath(found.file).stem.lower())[:63].strip("-") or "items"
     lines = [f"uri: {msgspec.json.encode(found.file).decode()}"]
@@ -330,11 +367,17 @@ def _suggestion(found: Inspection, *, ids: str | None, metric: Metric, invalid_r
         lines.append(f"dim: {found.dim}")
     if ids is not None:
         lines.append(f"ids: {msgspec.json.encode(_printable(ids)).decode()}")
+    if masks:
+        named = {name: _printable(uri) for name, uri in masks.items()}
+        lines.append(f"masks: {msgspec.json.encode(named).decode()}")
     if metric != "cosine":
         lines.append(f"metric: {metric}")
     if invalid_rows != "refuse":
         lines.append(f"invalid_rows: {invalid_rows}")
-    remarks = [f"# not from a configuration file: {remark}" for remark in _refused_there(found.file, ids)]
+    remarks = [
+        f"# not from a configuration file: {remark}"
+        for remark in _refused_there(found.file, ids, *masks.values())
+    ]
     return "\n".join([*remarks, "indexes:", f"  {name}:", *(f"    {line}" for line in lines)])
 
 

@@ -22,7 +22,7 @@ from kosine.publishing.retention import prune
 from kosine.source_uri import COMMAND_LINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from kosine.loading.source import Fingerprint
     from kosine.publishing.target import Target
@@ -51,14 +51,16 @@ class Publication:
     name: str
     vectors: Original
     ids: Original | None
+    masks: Mapping[str, Original]
     rows: int
     dim: int
     layout: str
 
     @property
     def originals(self) -> tuple[Original, ...]:
-        """Vectors, and ids where there are any."""
-        return (self.vectors,) if self.ids is None else (self.vectors, self.ids)
+        """Vectors, ids and masks, as far as there are any; of files with the same content one."""
+        masks = {mask.file: mask for mask in self.masks.values()}
+        return (self.vectors, *([self.ids] if self.ids is not None else []), *masks.values())
 
     def manifest(self) -> bytes:
         """The manifest that names it."""
@@ -67,6 +69,7 @@ class Publication:
             Manifest(
                 vectors=Part(self.vectors.file, self.vectors.sha256),
                 ids=Part(ids.file, ids.sha256) if ids is not None else None,
+                masks={name: Part(mask.file, mask.sha256) for name, mask in self.masks.items()},
                 rows=self.rows,
                 dim=self.dim,
             )
@@ -87,6 +90,7 @@ def prepare(
     vectors: str,
     *,
     ids: str | None,
+    masks: Mapping[str, str],
     name: str,
     layout: Layout | None,
     dim: int | None,
@@ -103,6 +107,7 @@ def prepare(
     storage = LocalStorage(COMMAND_LINE)
     try:
         before = storage.fingerprint(vectors), storage.fingerprint(ids) if ids is not None else None
+        masked = {mask: storage.fingerprint(path) for mask, path in masks.items()}
     except LoadError as error:
         return _refused(vectors, error)
     found = inspect_source(
@@ -111,6 +116,7 @@ def prepare(
         layout=layout,
         dim=dim,
         ids=ids,
+        masks=masks,
         metric=metric,
         invalid_rows=invalid_rows,
         progress=lambda done, total: progress("check", done, total),
@@ -123,6 +129,10 @@ def prepare(
         ids=_original(ids, before[1], f"{name}-{{}}.ids.npy", progress)
         if ids is not None and before[1] is not None
         else None,
+        masks={
+            mask: _original(path, masked[mask], f"{name}-{{}}.mask.npy", progress)
+            for mask, path in masks.items()
+        },
         rows=found.rows,
         dim=found.dim,
         layout=found.layout,

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ("prune", "stale")
 
-_OBJECTS = (r"{}-[0-9a-f]{{32}}\.npy", r"{}-[0-9a-f]{{32}}\.ids\.npy")
+_OBJECTS = (
+    r"{}-[0-9a-f]{{32}}\.npy",
+    r"{}-[0-9a-f]{{32}}\.ids\.npy",
+    r"{}-[0-9a-f]{{32}}\.mask\.npy",
+)
 
 
 def stale(
     files: Sequence[Stored], *, name: str, keep: int, current: bytes, named: bytes, before: float
 ) -> list[Stored]:
-    """Vectors and ids of `name` beyond `keep` of each.
+    """Vectors, ids and masks of `name` beyond `keep` of each; of masks that many times those in force.
 
     Those that the `current` manifest names come first, then the newest. Whatever stands in `named` and what
     was not modified `before` stays.
@@ -38,7 +42,9 @@ def stale(
             key=lambda one: (one.file.encode() in current, one.modified),
             reverse=True,
         )
-        gone += [one for one in ranked[keep:] if one.file.encode() not in named and one.modified < before]
+        in_force = sum(one.file.encode() in current for one in ranked)
+        kept = keep * max(1, in_force)
+        gone += [one for one in ranked[kept:] if one.file.encode() not in named and one.modified < before]
     return sorted(gone, key=lambda one: one.file)
 
 
