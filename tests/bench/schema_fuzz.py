@@ -27,7 +27,9 @@ def run(requests: int, *, first: int) -> Fuzzed:
     """Seed after seed until so many were sent."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "items.npy"), np.random.default_rng(0).standard_normal((1000, DIM)))
-        with kosine_serve("--index", f"items={folder}/items.npy") as service:
+        np.save(Path(folder, "half.npy"), np.arange(1000) % 2 == 0)
+        mask = f"indexes.items.masks.half={folder}/half.npy"
+        with kosine_serve("--index", f"items={folder}/items.npy", "--set", mask) as service:
             service.wait_ready()
             version = httpx.get(f"{service.url}/indexes/items").json()["version"]
             fuzzer = Fuzzer(
@@ -36,6 +38,7 @@ def run(requests: int, *, first: int) -> Fuzzed:
                 version=version,
                 dim=DIM,
                 item=7,
+                mask="half",
                 accepted=[*ENCODERS, "*/*"],
             )
             for number in count(first):

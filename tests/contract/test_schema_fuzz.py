@@ -29,6 +29,7 @@ async def fuzzed(service: HttpService, cases: int) -> Fuzzed:
         version="v1",
         dim=3,
         item="a",
+        mask="in_stock",
         accepted=[*ENCODERS, "*/*", "text/csv"],
     )
     found: Fuzzed = await asyncio.to_thread(fuzzer.run, cases=cases)
@@ -38,7 +39,11 @@ async def fuzzed(service: HttpService, cases: int) -> Fuzzed:
 async def test_no_answer_is_unexpected() -> None:
     """No 5xx, no status, media type, header or body that is not described; and enough were good."""
     async with http_service() as service:
-        service.publish(engine=NumpyEngine(matrix=matrix_of(np.eye(3))), ids=np.array(["a", "b", "c"]))
+        service.publish(
+            engine=NumpyEngine(matrix=matrix_of(np.eye(3))),
+            ids=np.array(["a", "b", "c"]),
+            masks={"in_stock": [True, False, True]},
+        )
         service.reloads.outcomes["items"] = ReloadOutcome(outcome="unchanged", version="v1")
         service.default_index = "items"
         found = await fuzzed(service, cases=8)

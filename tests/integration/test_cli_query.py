@@ -65,19 +65,24 @@ async def test_an_item_is_a_query_by_its_id() -> None:
     """Itself left out, and what is excluded; numbers are texts where they are told to be."""
     stored = np.array([[4, 0, 0, 0], [3, 1, 0, 0], [2, 2, 0, 0], [1, 3, 0, 0]])
     async with http_service() as service:
-        service.publish(engine=NumpyEngine(matrix=matrix_of(stored)))
+        service.publish(engine=NumpyEngine(matrix=matrix_of(stored)), masks={"even": [1, 0, 1, 0]})
         service.publish(
             "named", engine=NumpyEngine(matrix=matrix_of(stored)), ids=np.array(["7", "8", "9", "x"])
         )
         url = ("--json", "--url", service.url)
         by_number = await query("items", "--id", "1", "--exclude", "2", "--k", "2", *url)
         several = await query("items", "--id", "1", "--id", "3", "--min-score", "0.9", "--url", service.url)
+        masked = await query("items", "--id", "1", "--mask", "even", *url)
+        negated = await query("items", "--id", "1", "--not-mask", "even", *url)
         by_text = await query("named", "--id", "x", *url)
         like_numbers = await query("named", "--id", "7", "--text-ids", "--k", "1", *url)
         wrong = await query("named", "--id", "7", *url)
 
     assert [0, 3] == [item for item, _ in json.loads(by_number.stdout)["result"]]
     assert ["1", "3"] == [line.strip() for line in several.stdout.splitlines() if line.strip() in {"1", "3"}]
+    assert [[0, 2], [3]] == [
+        [item for item, _ in json.loads(each.stdout)["result"]] for each in (masked, negated)
+    ]
     assert ["9", "8", "7"] == [item for item, _ in json.loads(by_text.stdout)["result"]]
     assert ["8"] == [item for item, _ in json.loads(like_numbers.stdout)["result"]]
     assert (1, True) == (wrong.exit_code, "ids of this index are texts" in wrong.stderr)

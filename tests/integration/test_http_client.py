@@ -22,6 +22,7 @@ from kosine.errors import (
     Overloaded,
     UnknownId,
     UnknownIndex,
+    UnknownMask,
     VersionMismatch,
     ZeroVector,
 )
@@ -153,6 +154,26 @@ async def test_what_is_asked_of_items_is_what_is_found(
     unit = STORED[2:] / np.linalg.norm(STORED[2:], axis=1, keepdims=True)
     assert np.allclose(unit, among[0].embeddings)
     assert ids[:2].tolist() == above.ids.tolist()
+
+
+@BOTH
+async def test_a_mask_is_asked_for_by_its_name(kind: type[Client | AsyncClient]) -> None:
+    """Or its negation, beside vectors and items; an unknown one is an error that names those there are."""
+    async with http_service() as service:
+        engine = NumpyEngine(matrix=matrix_of(STORED))
+        service.publish(
+            engine=engine, masks={"even": [True, False, True, False], "new": [False, True, True, True]}
+        )
+        one = await ask(kind, service.url, "search", STORED[0], index="items", mask="even")
+        several = await ask(
+            kind, service.url, "search_ids", [0, 1], index="items", mask="new", not_mask="even"
+        )
+        with pytest.raises(UnknownMask) as refused:
+            await ask(kind, service.url, "search", STORED[0], index="items", not_mask="gone")
+
+    assert [0, 2] == one.ids.tolist()
+    assert [[1, 3], [3]] == [each.ids.tolist() for each in several]
+    assert ["even", "new"] == refused.value.facts["known"]
 
 
 @BOTH

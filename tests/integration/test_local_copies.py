@@ -369,7 +369,7 @@ def in_stock(seed: int) -> NDArray[np.bool_]:
 
 def served_mask(running: Rig, name: str = "in_stock") -> list[bool]:
     version = running.registry.current("items")
-    flags: list[bool] = [] if version is None else version.masks.flags(name).tolist()
+    flags: list[bool] = [] if version is None else version.masks.find(name).flags.tolist()
     return flags
 
 

@@ -69,6 +69,8 @@ class Fuzzer:
     dim: int
     item: int | str
     """The id of one."""
+    mask: str
+    """The name of one."""
     accepted: Sequence[str] = ("*/*",)
     found: Fuzzed = field(default_factory=Fuzzed)
 
@@ -128,6 +130,7 @@ class Fuzzer:
             case.body = file.getvalue()
 
     def _make_json_fit(self, body: dict[str, Any]) -> None:
+        body.update({name: self.mask for name in ("mask", "not_mask") if name in body})
         if "after" in body:
             body["after"] = None
         match body:

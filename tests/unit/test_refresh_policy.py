@@ -209,6 +209,7 @@ def test_every_code_is_either_retried_polled_or_final() -> None:
         "bad_uri", "bad_magic", "bad_header", "unsupported_version", "dtype_not_allowed", "bad_shape",
         "empty_matrix", "size_mismatch", "dim_required", "dim_not_declared", "layout_mismatch",
         "layout_unproven", "not_finite", "zero_rows", "ids_invalid", "ids_length", "ids_duplicate",
+        "mask_invalid", "mask_length",
         "dim_changed", "guard_failed", "self_check_failed", "not_a_file", "cancelled",
         "bad_manifest", "digest_mismatch", "missing_extra", "canary_failed",
     } == set(LoadCode) - TRANSIENT - POLLED  # fmt: skip
