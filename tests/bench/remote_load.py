@@ -149,6 +149,9 @@ class _InMemory:
         view = buffer.cast("B")
         view[:] = self._content[offset : offset + len(view)]
 
+    def lend(self, offset: int, size: int) -> memoryview:
+        return self._content[offset : offset + size]
+
     def verify(self) -> None:
         pass
 

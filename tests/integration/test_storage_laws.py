@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.body import read_chunks
 from kosine.loading.storage.remote import Transfer
 from kosine.loading.storage.stores import Stores
 from kosine.settings import StoresSettings
@@ -108,6 +109,24 @@ def test_what_was_written_is_read(stores: Stores, place: Place, key: str) -> Non
     assert len(CONTENT) == seen.size
     for step in (7_001, 65_536, len(CONTENT)):
         assert CONTENT == read(stores, place.uri(key), seen, step=step)
+
+
+@pytest.mark.parametrize("size", [10_007, BLOCK, BLOCK + 1])
+def test_the_chunks_of_a_load_are_what_was_written(stores: Stores, place: Place, key: str, size: int) -> None:
+    """Byte for byte, lent or copied: of smaller chunks than a block, of blocks, and of larger ones."""
+    place.put(key, CONTENT)
+    sunk: list[bytes] = []
+    with stores.open(place.uri(key), stores.fingerprint(place.uri(key))) as reader:
+        chunks = read_chunks(
+            reader,
+            128,
+            (min(size, len(CONTENT) - start) for start in range(128, len(CONTENT), size)),
+            sink=lambda chunk: sunk.append(bytes(chunk)),
+            cancelled=lambda: False,
+            progress=lambda _: None,
+        )
+        assert CONTENT[128:] == b"".join(map(bytes, chunks))
+    assert CONTENT == b"".join(sunk)
 
 
 def test_reads_may_come_in_any_order(stores: Stores, place: Place, key: str) -> None:

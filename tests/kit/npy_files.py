@@ -34,6 +34,9 @@ class BytesReader:
             raise LoadError(LoadCode.CHANGED_WHILE_READING, "read past the end", stage=Stage.FETCH)
         buffer[:] = found
 
+    def lend(self, offset: int, size: int) -> None:
+        """See `Reader.lend`: never."""
+
     def verify(self) -> None:
         """Bytes never change."""
 

@@ -133,6 +133,8 @@ class _Memory:
 
     def filled(self, reader: Reader, offset: int, size: int) -> tuple[memoryview, int]:
         """The chunk, and where it ends."""
+        if (lent := reader.lend(offset, size)) is not None:
+            return lent, offset + size
         if len(self._bytes) < size:
             self._bytes = memoryview(bytearray(size))
         chunk = self._bytes[:size]

@@ -316,6 +316,13 @@ class _KeptReader:
         self._reader.read_into(offset, buffer)
         self._copy.write(self._role, offset, buffer.cast("B"))
 
+    def lend(self, offset: int, size: int) -> memoryview | None:
+        """See `Reader.lend`."""
+        lent = self._reader.lend(offset, size)
+        if lent is not None:
+            self._copy.write(self._role, offset, lent)
+        return lent
+
     def verify(self) -> None:
         """See `Reader.verify`."""
         self._reader.verify()

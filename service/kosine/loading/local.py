@@ -110,6 +110,9 @@ class LocalReader:
                     raise _changed(self._uri, Stage.FETCH, "it became shorter")
                 done += count
 
+    def lend(self, offset: int, size: int) -> None:
+        """See `Reader.lend`: the system copies."""
+
     def verify(self) -> None:
         """See `Reader.verify`: the open file is untouched, and the path still names it."""
         with _classified(self._uri, Stage.FETCH):

@@ -31,6 +31,12 @@ class Reader(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole buffer from `offset`; LoadError `changed_while_reading` past the object's end."""
 
+    def lend(self, offset: int, size: int) -> memoryview | None:
+        """What `read_into` would copy, in memory of the reader, good until the next but one is lent.
+
+        None where it has to be copied.
+        """
+
     def verify(self) -> None:
         """LoadError `changed_while_reading` unless the object is still the one that was opened."""
 

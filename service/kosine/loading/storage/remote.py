@@ -2,8 +2,9 @@
 
 A load decodes in one thread, chunk after chunk. Behind it a window of range requests is in flight, so the
 store's latency is paid once and its bandwidth is shared by several connections; the memory of the window is
-all it takes, and admission counts it. A torn object cannot come out: each range names the generation it
-belongs to, and a last look must find that generation still there.
+all it takes, and admission counts it. Blocks begin where chunks do, so a chunk is decoded where it was
+received. A torn object cannot come out: each range names the generation it belongs to, and a last look must
+find that generation still there.
 """
 
 from __future__ import annotations
@@ -73,26 +74,42 @@ class RemoteReader:
 
     def __init__(self, source: _Source, facts: ObjectFacts) -> None:
         self.size = facts.size
-        self.buffer_bytes = source.transfer.parallel * source.transfer.block_bytes + _HEAD_BYTES
+        self.buffer_bytes = (source.transfer.parallel + 1) * source.transfer.block_bytes + _HEAD_BYTES
         self._source = source
         self._facts = facts
         self._lock = threading.Lock()
         self._head: bytearray | None = None
         self._window: deque[_Block] = deque()
+        self._block_bytes = source.transfer.block_bytes
+        self._lent: list[mmap.mmap] = []
+        """Memory of the last two blocks lent, which is not written to."""
         self._spare: list[mmap.mmap] = []
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See `Reader.read_into`."""
         view = buffer.cast("B")
-        if offset + len(view) > self.size:
-            raise to_load_error(
-                StoreError(Kind.CHANGED, "it is shorter"), uri=self._source.uri, stage=Stage.FETCH
-            )
         with self._lock, self._source.told(Stage.FETCH):
+            self._check_end(offset + len(view))
             while len(view):
                 piece = self._piece(offset)[: len(view)]
                 view[: len(piece)] = piece
                 view, offset = view[len(piece) :], offset + len(piece)
+
+    def lend(self, offset: int, size: int) -> memoryview | None:
+        """See `Reader.lend`. The first that is lent tells where blocks begin and how long they are."""
+        if size > self._source.transfer.block_bytes:
+            return None
+        with self._lock, self._source.told(Stage.FETCH):
+            self._check_end(offset + size)
+            if offset + size <= len(self._fetched_head()):
+                return memoryview(self._fetched_head())[offset:][:size]
+            del self._lent[:-1]  # its time is over
+            block = self._block_at(offset, block_bytes=size)
+            if offset + size > block.stop:
+                return None
+            block.done.result()
+            self._lent.append(block.memory)
+            return memoryview(block.memory)[offset - block.start :][:size]
 
     def verify(self) -> None:
         """See `Reader.verify`."""
@@ -107,21 +124,30 @@ class RemoteReader:
         self._window.clear()
         self._spare.clear()
 
+    def _check_end(self, stop: int) -> None:
+        if stop > self.size:
+            raise StoreError(Kind.CHANGED, "it is shorter")
+
     def _piece(self, offset: int) -> memoryview:
         """What has been fetched from `offset` on, at least one byte; waits for it."""
+        if offset < len(self._fetched_head()):
+            return memoryview(self._fetched_head())[offset:]
+        block = self._block_at(offset, block_bytes=self._source.transfer.block_bytes)
+        block.done.result()
+        return memoryview(block.memory)[offset - block.start : block.length]
+
+    def _fetched_head(self) -> bytearray:
         if self._head is None:
             head = bytearray(min(_HEAD_BYTES, self.size))
             self._source.fetch(self._facts, 0, memoryview(head)).result()
             self._head = head
-        if offset < len(self._head):
-            return memoryview(self._head)[offset:]
-        block = self._block_at(offset)
-        block.done.result()
-        return memoryview(block.memory)[offset - block.start : block.length]
+        return self._head
 
-    def _block_at(self, offset: int) -> _Block:
+    def _block_at(self, offset: int, *, block_bytes: int) -> _Block:
+        """The block `offset` lies in; one of `block_bytes` that begins there if none in flight does."""
         if not self._window or not self._window[0].start <= offset < self._window[-1].stop:
             self.close()  # memory still written to is not used again
+            self._block_bytes = min(block_bytes, self.size)
             self._extend(offset)
         while self._window[0].stop <= offset:
             passed = self._window.popleft()
@@ -134,8 +160,10 @@ class RemoteReader:
         return self._window[0]
 
     def _extend(self, start: int) -> None:
-        most = self._source.transfer.block_bytes
-        memory = self._spare.pop() if self._spare else _memory(min(most, self.size))
+        free = next((memory for memory in self._spare if memory not in self._lent), None)
+        if free is not None:
+            self._spare.remove(free)
+        memory = free if free is not None else _memory(self._block_bytes)
         length = min(len(memory), self.size - start)
         done = self._source.fetch(self._facts, start, memoryview(memory)[:length])
         self._window.append(_Block(start, memory, length, done))
