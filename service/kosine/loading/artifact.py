@@ -38,6 +38,12 @@ LOAD_BUFFER_BYTES = 6 * CHUNK_BYTES
 _TILE_ELEMENTS = 2**17
 _BLOCK_ELEMENTS = 2**17
 _LINE_ELEMENTS = 2**20
+_LINE_FLOATS = 16
+"""Of one line of the cache."""
+_COLUMN_LINES = 512
+"""One line of each of so many rows is in the cache of a core together."""
+_FAR = 2.0**100
+"""Norms between this and its inverse have one that is a float32 as precise as any."""
 _SAMPLE_VECTORS = 4096
 _SHOWN = 10
 
@@ -170,8 +176,11 @@ class _Items:
     def __post_init__(self) -> None:
         self.valid = np.ones(self.matrix.rows if self.drop else 0, dtype=bool)
         # Of one tile, and used for all: new memory for each takes a quarter of the time.
-        self._precise = np.empty((_tile_rows(self.matrix.dim), self.matrix.dim))
-        self._scaled = np.empty(self._precise.shape, np.float32)
+        dim = self.matrix.dim
+        self._precise = np.empty((_tile_rows(dim), dim))
+        # An odd number of lines from row to row: by a power of two, the lines of a column oust each other.
+        apart = _LINE_FLOATS * (-(-dim // _LINE_FLOATS) | 1)
+        self._scaled = np.empty((len(self._precise), apart), np.float32)[:, :dim]
 
     def dropped(self) -> Dropped | None:
         """What is to be left out, once every item is finished."""
@@ -190,9 +199,15 @@ class _Items:
             precise[...] = vectors
             norms = self._judge(start, np.sqrt(np.einsum("ij,ij->i", precise, precise)))
             if self.scale:
-                precise *= (1.0 / norms)[:, np.newaxis]
+                usual = norms.min() > 1.0 / _FAR and norms.max() < _FAR
+                factors: NDArray[np.floating] = vectors if usual else precise
+                scales = (1.0 / norms).astype(factors.dtype)[:, np.newaxis]
                 vectors = self._scaled[: len(vectors)]
-                vectors[...] = precise
+                np.multiply(factors, scales, out=vectors, casting="same_kind")
+        for top in range(0, len(vectors), _COLUMN_LINES):
+            self._transpose(start + top, vectors[top : top + _COLUMN_LINES])
+
+    def _transpose(self, start: int, vectors: NDArray[np.float32]) -> None:
         for first, columns in self.matrix.spans(start, start + len(vectors)):
             columns[...] = vectors[first - start : first - start + columns.shape[1]].T
 
