@@ -192,22 +192,32 @@ class _Items:
         return Dropped(kept=np.flatnonzero(self.valid), told=told)
 
     def place(self, start: int, vectors: NDArray[np.float32]) -> None:
-        """Put whole items, at most a tile of them, [count, dim], in the columns from `start` on."""
+        """Put whole items, [count, dim], in the columns from `start` on, tile after tile."""
         # NaN and zero norms are counted, not warned about; a signalling NaN warns in any cast.
         with np.errstate(invalid="ignore", divide="ignore"):
-            precise = self._precise[: len(vectors)]
-            precise[...] = vectors
-            norms = self._judge(start, np.sqrt(np.einsum("ij,ij->i", precise, precise)))
-            if self.scale:
-                usual = norms.min() > 1.0 / _FAR and norms.max() < _FAR
-                factors: NDArray[np.floating] = vectors if usual else precise
-                scales = (1.0 / norms).astype(factors.dtype)[:, np.newaxis]
-                vectors = self._scaled[: len(vectors)]
-                np.multiply(factors, scales, out=vectors, casting="same_kind")
-        for top in range(0, len(vectors), _COLUMN_LINES):
-            self._transpose(start + top, vectors[top : top + _COLUMN_LINES])
+            norms = np.empty(len(vectors))
+            for top in range(0, len(vectors), len(self._precise)):
+                tile = slice(top, top + len(self._precise))
+                self._transpose(start + top, self._measured(vectors[tile], norms[tile]))
+            self._judge(start, norms)
+
+    def _measured(self, vectors: NDArray[np.float32], norms: NDArray[np.float64]) -> NDArray[np.float32]:
+        """A tile as it is to be in the matrix; fills `norms`."""
+        precise = self._precise[: len(vectors)]
+        precise[...] = vectors
+        np.sqrt(np.einsum("ij,ij->i", precise, precise), out=norms)
+        if not self.scale:
+            return vectors
+        usual = norms.min() > 1.0 / _FAR and norms.max() < _FAR
+        factors: NDArray[np.floating] = vectors if usual else precise
+        scales = (1.0 / norms).astype(factors.dtype)[:, np.newaxis]
+        return np.multiply(factors, scales, out=self._scaled[: len(vectors)], casting="same_kind")
 
     def _transpose(self, start: int, vectors: NDArray[np.float32]) -> None:
+        for top in range(0, len(vectors), _COLUMN_LINES):
+            self._place_lines(start + top, vectors[top : top + _COLUMN_LINES])
+
+    def _place_lines(self, start: int, vectors: NDArray[np.float32]) -> None:
         for first, columns in self.matrix.spans(start, start + len(vectors)):
             columns[...] = vectors[first - start : first - start + columns.shape[1]].T
 
@@ -258,10 +268,7 @@ def _fill_row_major(items: _Items, pieces: Iterator[Piece], tolerance: float) ->
     axes = np.zeros(items.matrix.dim)
     summing = True
     for piece in pieces:
-        count, dim = piece.values.shape
-        step = _tile_rows(dim)
-        for tile in range(0, count, step):
-            items.place(piece.top + tile, piece.values[tile : tile + step])
+        items.place(piece.top, piece.values)
         summing = summing and not items.norms.is_unit(tolerance)
         if summing:
             axes += _norms(piece.values, "ij,ij->j") ** 2

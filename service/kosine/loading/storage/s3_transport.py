@@ -117,7 +117,7 @@ class SignedGet:
     async def range(self, start: int, stop: int) -> Answer:
         """The answer to the request for bytes [start, stop) of it."""
         ranged = copy.copy(self.request)
-        ranged.headers = copy.deepcopy(self.request.headers)
+        ranged.headers = self.request.headers.copy()
         ranged.headers["Range"] = f"bytes={start}-{stop - 1}"
         return await self.session.get(ranged)
 
