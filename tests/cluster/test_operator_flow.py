@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit.control_plane.cluster import until
+from tests.kit.control_plane.namespaces import NODE_ADDRESS
+from tests.kit.google_account import google
 from tests.kit.operator_process import operator_process
-from tests.kit.operator_world import World, callers
+from tests.kit.operator_world import S3_KEYS, World, callers, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,22 +177,37 @@ def configuration(world: World, name: str) -> str:
     return str(found["data"]["kosine.yaml"])
 
 
-def test_an_index_with_other_credentials_joins_without_new_pods(world: World) -> None:
-    """They are one more key of a Secret; until it is there, that index alone may not be read."""
-    for name, first in (("items", 1), ("users", 2)):
-        world.publish(name, first=first)
-    secrets = {"s3": {"name": "store"}, "indexes": {"name": "teams"}}
-    world.namespace.apply(world.server("shared", credentials=secrets), world.index("items", server="shared"))
-    world.ready("items")
-    pods, users = world.pod_names(), world.index("users", server="shared")
-    users["spec"]["source"]["credentials"] = "users-team"
-    world.namespace.apply(users)
-    assert "AccessDenied" == world.condition("users", "Degraded", "True")["reason"]
-    world.allow("teams", "users-team")
+def test_indexes_with_credentials_of_their_own_join_without_new_pods(world: World) -> None:
+    """They are keys of a Secret, of S3 and of Google; who has none, or another's, is the only one refused."""
+    names = ("items", "users", "articles", "songs")
+    with google(NODE_ADDRESS) as accounts:
+        for first, name in enumerate(names):
+            world.publish(name, first=first)
+            accounts.put(unit_vectors(first=first), name)
+        articles, songs = accounts.key("articles"), accounts.key("songs")
+        world.secret("teams", {"articles": articles, "songs": articles})
+        stores = world.pods()["stores"] | {"gcs": {"endpointUrl": accounts.endpoint}}
+        secrets = {"s3": {"name": "store"}, "indexes": {"name": "teams"}}
+        shared = world.server("shared", credentials=secrets, stores=stores)
+        world.namespace.apply(shared, world.index("items", server="shared"))
+        world.ready("items")
+        pods = world.pod_names()
+        join = [world.index(name, server="shared") for name in names[1:]]
+        for index, name in zip(join, names[1:], strict=True):
+            index["spec"]["source"]["credentials"] = name
+        for index, name in zip(join[1:], names[2:], strict=True):
+            index["spec"]["source"]["uri"] = f"gs://{name}/rows.npy"
+        world.namespace.apply(*join)
+        world.ready("articles")
+        for name, told in (("users", "FileNotFoundError"), ("songs", "403")):
+            degraded = world.condition(name, "Degraded", "True")
+            assert ("AccessDenied", True) == (degraded["reason"], told in degraded["message"])
 
-    world.ready("users")
-    assert [1, 2] == [world.first("items"), world.first("users")]
-    assert pods == world.pod_names()
+        world.secret("teams", {"users": S3_KEYS, "articles": articles, "songs": songs})
+        world.namespace.kubectl("annotate", "pods", "--all", "tests/look=now")  # at the Secret, not in 15 s
+        world.ready("users", "songs")
+        assert [0, 1, 2, 3] == [world.first(name) for name in names]
+        assert pods == world.pod_names()
 
 
 def test_a_bad_file_degrades_and_the_old_version_serves(world: World) -> None:

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
     from tests.kit.control_plane.cluster import Namespace
 
-__all__ = ("Callers", "World", "callers", "s3_for_pods")
+__all__ = ("S3_KEYS", "Callers", "World", "callers", "s3_for_pods", "unit_vectors")
 
 _PORT = 9000
 _CREDENTIALS = "store"
 _OURS = "app.kubernetes.io/managed-by=kosine-operator"
 _CHILDREN = "configmaps,services,deployments,poddisruptionbudgets,networkpolicies"
 _API = "kosine.dev/v1alpha1"
+S3_KEYS = "[default]\naws_access_key_id = reader\naws_secret_access_key = secret\n"
+"""A credentials file of the store, which asks for some and checks none."""
 
 
 @contextlib.contextmanager
@@ -62,8 +64,8 @@ class World:
     store: ObjectServer
 
     def publish(self, name: str, *, first: int = 0, dim: int = 4) -> None:
-        """Write the index's file: the unit vectors, turned so that row `first` is that of axis 0."""
-        self.store.put(self._key(name), npy_bytes(np.roll(np.eye(dim, dtype=np.float32), first, axis=0)))
+        """Write the index's file: the `unit_vectors`."""
+        self.store.put(self._key(name), unit_vectors(first=first, dim=dim))
 
     def publish_garbage(self, name: str) -> None:
         """Write a file that is none."""
@@ -114,16 +116,15 @@ class World:
             **spec,
         }
 
-    def allow(self, secret: str = _CREDENTIALS, *keys: str) -> None:
-        """Write the Secret that pods read the store with, or another with the same in each of `keys`."""
-        file = "[default]\naws_access_key_id = reader\naws_secret_access_key = secret\n"
+    def allow(self) -> None:
+        """Write the Secret that pods read the store with."""
+        self.secret(_CREDENTIALS, {"credentials": S3_KEYS})
+
+    def secret(self, name: str, files: dict[str, str]) -> None:
+        """Write a Secret."""
+        metadata = {"name": name}
         self.namespace.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": secret},
-                "stringData": dict.fromkeys(keys or ("credentials",), file),
-            }
+            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": files}
         )
 
     def ready(self, *names: str, within: float = 120.0) -> None:
@@ -193,6 +194,11 @@ class World:
 
     def _key(self, name: str) -> str:
         return f"{self.namespace.name}/{name}.npy"
+
+
+def unit_vectors(*, first: int = 0, dim: int = 4) -> bytes:
+    """An index's file: them, turned so that row `first` is that of axis 0."""
+    return npy_bytes(np.roll(np.eye(dim, dtype=np.float32), first, axis=0))
 
 
 def condition_of(resource: dict[str, Any] | None, kind: str) -> dict[str, Any]:
