@@ -211,7 +211,9 @@ class _Items:
         usual = norms.min() > 1.0 / _FAR and norms.max() < _FAR
         factors: NDArray[np.floating] = vectors if usual else precise
         scales = (1.0 / norms).astype(factors.dtype)[:, np.newaxis]
-        return np.multiply(factors, scales, out=self._scaled[: len(vectors)], casting="same_kind")
+        scaled = self._scaled[: len(vectors)]
+        np.multiply(factors, scales, out=scaled, casting="same_kind")
+        return scaled
 
     def _transpose(self, start: int, vectors: NDArray[np.float32]) -> None:
         for top in range(0, len(vectors), _COLUMN_LINES):
