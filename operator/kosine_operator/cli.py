@@ -80,7 +80,7 @@ def _pool_options(command: Any) -> Any:
         ),
         _option(
             "--memory",
-            default="2Gi",
+            default="none",
             metavar="SIZE",
             help="Memory limit where a resource says nothing about memory; none: no limit.",
         ),

@@ -41,9 +41,9 @@ ACCEPTED = (
     ),
     Accepted("CKV_K8S_43", ".*", "kosine publishes no image yet; `image.digest` is there to be set"),
     Accepted(
-        "CKV_K8S_10",
+        "CKV_K8S_1[0123]",
         r"Deployment\.search\.items",
-        "a resource that asks for no CPU: queries decide how much is right; too little is late, not wrong",
+        "a resource that asks for nothing, and no `serviceMemory`: no size is right for every index",
     ),
     Accepted(
         "CKV2_K8S_6", r"Pod\.search\..*", "resources without networkPolicy: only their owners know who calls"

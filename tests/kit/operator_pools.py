@@ -70,9 +70,15 @@ def pool_for(index: CosineIndex, *servers: CosineServer, others: Iterable[Cosine
     return found
 
 
-def rendered(found: Pool, *, capabilities: Capabilities = EVERYTHING, live: Live = NOTHING_LIVE) -> Rendered:
+def rendered(
+    found: Pool,
+    *,
+    defaults: Defaults = DEFAULTS,
+    capabilities: Capabilities = EVERYTHING,
+    live: Live = NOTHING_LIVE,
+) -> Rendered:
     """With the defaults of tests."""
-    return render(found, defaults=DEFAULTS, capabilities=capabilities, live=live)
+    return render(found, defaults=defaults, capabilities=capabilities, live=live)
 
 
 def manifest(found: Rendered, kind: str, name: str | None = None) -> dict[str, Any]:

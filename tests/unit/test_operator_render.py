@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from kosine_operator.pools import Pool, Reason, pool
 from kosine_operator.render import Capabilities, Live, Rendered
 from tests.kit.crds import Field, fields, schema
 from tests.kit.operator_pools import (
+    DEFAULTS,
     EXAMPLES,
     NOW,
     a_server,
@@ -231,15 +233,15 @@ def test_an_autoscaler_decides_the_replicas(live: Live, replicas: int | None) ->
         ({"gpu": {}}, (None, None)),
     ],
 )
-def test_pods_are_bounded_in_memory_unless_something_was_said_of_it(
+def test_the_bound_of_the_administrator_is_for_pods_of_which_nothing_was_said(
     server: dict[str, Any], memory: tuple[str | None, str | None]
 ) -> None:
     """Request and limit, so that neighbours on a node are safe; whatever is said of it is taken as it is."""
-    (container,) = manifest(rendered_spec({"server": server}), "Deployment")["spec"]["template"]["spec"][
-        "containers"
-    ]
-    found = container.get("resources", {})
-    assert memory == tuple(found.get(kind, {}).get("memory") for kind in ("requests", "limits"))
+    found = pool_for(an_index("items", {"server": server}))
+    made = rendered(found, defaults=replace(DEFAULTS, memory="2Gi"))
+    (container,) = manifest(made, "Deployment")["spec"]["template"]["spec"]["containers"]
+    resources = container.get("resources", {})
+    assert memory == tuple(resources.get(kind, {}).get("memory") for kind in ("requests", "limits"))
 
 
 @pytest.mark.parametrize(

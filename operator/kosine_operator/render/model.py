@@ -21,7 +21,7 @@ class Defaults:
 
     image: str
     image_pull_policy: str = "IfNotPresent"
-    memory: Size | None = "2Gi"
+    memory: Size | None = None
     """Limit, and so request, of pods of which nothing about memory was said; None leaves them without one."""
     service_accounts: frozenset[str] = frozenset()
     """ServiceAccounts that a resource may name; `*` is every one."""
