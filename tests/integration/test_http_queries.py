@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -231,6 +232,16 @@ async def test_a_stored_vector_is_answered_by_its_id(caller: Caller) -> None:
         assert answer.json()["code"] in {"unknown_id", "invalid_value"}
     pinned = await caller[1].get("/indexes/texts/items/7", headers={"Kosine-Expect-Version": "v0"})
     assert (409, "version_mismatch") == (pinned.status_code, pinned.json()["code"])
+
+
+@pytest.mark.parametrize("written", ["a/b", "a%2Fb", "a//b", "a%2Fb%2F", "a%3Fb", "%2E%2E", "%2Fa", "%25"])
+async def test_an_id_in_a_path_may_have_any_character(caller: Caller, written: str) -> None:
+    """Slashes, encoded or not, are part of it; nothing is joined, cut or resolved."""
+    vectors = matrix_of(np.array([[3.0, 4, 0, 0]]))
+    caller[0].publish(engine=NumpyEngine(matrix=vectors), ids=np.array([unquote(written)]))
+    for query in ("", "?x=%2F"):
+        answer = await caller[1].get(f"/indexes/items/items/{written}{query}")
+        assert unquote(written) == answer.json()["id"]
 
 
 async def test_given_items_are_scored_in_their_order(caller: Caller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote_to_bytes
 
 from litestar import Request, Response, get, post
 from litestar.openapi import ResponseSpec
@@ -90,6 +91,8 @@ _ITEM_REFUSALS = (
     UnknownIndex,
     VersionMismatch,
 )
+_ITEM_AT = 4
+"""Slashes of `/indexes/{name}/items/` before the id."""
 _ANSWERS = {
     207: ResponseSpec(
         data_container=CosAnswers,
@@ -134,7 +137,7 @@ def _item_routes(endpoint: CosEndpoint) -> list[HTTPRouteHandler]:
     """`GET /indexes/{name}/items/{id}` and `POST /indexes/{name}/score`."""
 
     @get(
-        "/indexes/{name:str}/items/{item:str}",
+        "/indexes/{name:str}/items/{item:path}",
         operation_class=SearchOperation,
         operation_id="show_item",
         summary="The vector of a stored item",
@@ -144,7 +147,8 @@ def _item_routes(endpoint: CosEndpoint) -> list[HTTPRouteHandler]:
     async def show_item(
         request: Request[Any, Any, Any], name: FromPath[str], item: FromPath[str]
     ) -> Response[Item]:
-        return cast("Response[Item]", await _through(endpoint, name, request, item_door(item)))
+        door = item_door(_as_sent(item, request))
+        return cast("Response[Item]", await _through(endpoint, name, request, door))
 
     @post(
         "/indexes/{name:str}/score",
@@ -159,6 +163,12 @@ def _item_routes(endpoint: CosEndpoint) -> list[HTTPRouteHandler]:
         return cast("Response[ItemScores]", await _through(endpoint, name, request, score_door()))
 
     return [show_item, score_items]
+
+
+def _as_sent(item: str, request: Request[Any, Any, Any]) -> str:
+    """All that follows `/items/`: an id may have slashes, encoded or not, and the framework joins several."""
+    raw = cast("Scope", request.scope).get("raw_path", b"").split(b"/", _ITEM_AT)
+    return unquote_to_bytes(raw[-1]).decode("utf-8", "replace") if len(raw) == _ITEM_AT + 1 else item
 
 
 async def _through(
