@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -15,14 +16,18 @@ import pytest
 from kosine import AsyncClient, Client
 from kosine.client import Matches, UnexpectedAnswer, Unreachable
 from kosine.errors import (
+    BadCursor,
     DeadlineExceeded,
     DimMismatch,
     IndexNotReady,
     KosineError,
+    NotFound,
     Overloaded,
+    TooManyIds,
     UnknownId,
     UnknownIndex,
     UnknownMask,
+    VersionGone,
     VersionMismatch,
     ZeroVector,
 )
@@ -33,6 +38,7 @@ from tests.kit.http_service import http_service
 from tests.kit.ports import free_port
 from tests.kit.scripted_http import DROP, http_response, scripted_http
 
+PAGE = (DOCS / "client.md").read_text(encoding="utf-8")
 ONE = [1.0, 0.0, 0.0, 0.0]
 AT_ONCE = RetryPolicy(attempts=4, first=0.001)
 ANSWER = http_response(msgspec.msgpack.encode({"result": [(7, 0.5)], "version": "v1"}))
@@ -46,15 +52,17 @@ BOTH = pytest.mark.parametrize("kind", [Client, AsyncClient])
 
 
 async def ask(kind: type[Client | AsyncClient], url: str, method: str, *args: Any, **options: Any) -> Any:
-    """The answer to one call of a fresh client of either kind."""
+    """The answer to one call of a fresh client of either kind; of pages all of them."""
     made = {name: options.pop(name) for name in ("index", "timeout", "headers") if name in options}
     if kind is AsyncClient:
         async with AsyncClient(url, retries=AT_ONCE, **made) as awaited:
-            return await getattr(awaited, method)(*args, **options)
+            answer = getattr(awaited, method)(*args, **options)
+            return [page async for page in answer] if isinstance(answer, AsyncIterator) else await answer
 
     def wait() -> Any:
         with Client(url, retries=AT_ONCE, **made) as client:
-            return getattr(client, method)(*args, **options)
+            answer = getattr(client, method)(*args, **options)
+            return [*answer] if isinstance(answer, Iterator) else answer
 
     return await asyncio.to_thread(wait)
 
@@ -174,6 +182,105 @@ async def test_a_mask_is_asked_for_by_its_name(kind: type[Client | AsyncClient])
     assert [0, 2] == one.ids.tolist()
     assert [[1, 3], [3]] == [each.ids.tolist() for each in several]
     assert ["even", "new"] == refused.value.facts["known"]
+
+
+@BOTH
+@pytest.mark.parametrize("names", [None, np.array(["a/b", "..", "c d", "7"])])
+async def test_pages_are_gone_through(
+    kind: type[Client | AsyncClient], names: np.ndarray[Any, Any] | None
+) -> None:
+    """To the last item, each once; by a vector or an item, filtered, with vectors, from a cursor on."""
+    ids = np.arange(4) if names is None else names
+    async with http_service() as service:
+        service.publish(engine=NumpyEngine(matrix=matrix_of(STORED)), ids=names)
+
+        async def pages(method: str, query: Any, **options: Any) -> list[Matches]:
+            found: list[Matches] = await ask(kind, service.url, method, query, index="items", **options)
+            return found
+
+        by_vector = await pages("pages", STORED[0], k=3)
+        by_item = await pages("pages_id", ids[0], k=1, exclude=ids[2:3])
+        rest = await pages("pages", STORED[0], after=by_vector[0].next, k=1, with_embeddings=True)
+        nothing = await pages("pages", STORED[0], min_score=2.0)
+
+    assert [ids[:3].tolist(), ids[3:].tolist()] == [page.ids.tolist() for page in by_vector]
+    assert [[ids[1]], [ids[3]]] == [page.ids.tolist() for page in by_item]
+    assert by_vector[1].scores.tolist() == rest[0].scores.tolist()
+    assert rest[0].embeddings is not None
+    assert ([0], (1, 4)) == ([len(page) for page in nothing], rest[0].embeddings.shape)
+    assert [None, None, None, None] == [found[-1].next for found in (by_vector, by_item, rest, nothing)]
+
+
+async def test_a_page_is_asked_for_when_it_is_wanted() -> None:
+    """Who takes one page costs the service one; a new version ends the walk with both versions told."""
+    async with http_service() as service:
+        service.publish(version="v1")
+        async with AsyncClient(service.url, index="items") as client:
+            walk = client.pages(ONE, k=1)
+            first = await anext(walk)
+            service.publish(version="v2")
+            with pytest.raises(VersionGone) as gone:
+                await anext(walk)
+            with pytest.raises(BadCursor):
+                await anext(client.pages(ONE, after="x"))
+            again = await anext(client.pages(ONE, k=1))
+
+    assert ("v1", "v2", "v2") == (first.version, gone.value.facts["version"], again.version)
+
+
+@BOTH
+@pytest.mark.parametrize("names", [None, np.array(["a/b", "..", "c d?", "7"])])
+async def test_stored_vectors_and_scores_of_given_items_are_answered(
+    kind: type[Client | AsyncClient], names: np.ndarray[Any, Any] | None
+) -> None:
+    """float32 in the order asked for, NaN for an item that is none; ids may have any character."""
+    ids = np.arange(4) if names is None else names
+    gone = 99 if names is None else "gone"
+    unit = STORED / np.linalg.norm(STORED, axis=1, keepdims=True)
+    async with http_service() as service:
+        service.publish(engine=NumpyEngine(matrix=matrix_of(STORED)), ids=names)
+        items = [await ask(kind, service.url, "item", each, index="items") for each in ids]
+        wanted = [ids[2].item(), gone, ids[0].item()]
+        scores = [
+            await ask(kind, service.url, "score", STORED[0], wanted, index="items", expect_version="v1"),
+            await ask(kind, service.url, "score_id", ids[0], wanted, index="items"),
+        ]
+
+    assert [(each, "v1") for each in ids.tolist()] == [(item.id, item.version) for item in items]
+    np.testing.assert_allclose([item.embedding for item in items], unit, rtol=0, atol=1e-6)
+    for each in scores:
+        np.testing.assert_allclose(each.scores, [unit[2] @ unit[0], np.nan, 1], rtol=0, atol=1e-6)
+    assert {np.dtype(np.float32)} == {items[0].embedding.dtype, *(each.scores.dtype for each in scores)}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("method", "arguments", "expected"),
+    [
+        ("item", (99,), UnknownId),
+        ("item", ("",), NotFound),
+        ("score", (ONE, range(10_001)), TooManyIds),
+        ("score_id", (99, [1]), UnknownId),
+        ("pages_id", (99,), UnknownId),
+    ],
+)
+async def test_what_cannot_be_told_of_items_is_raised_as_its_class(
+    kind: type[Client | AsyncClient], method: str, arguments: tuple[Any, ...], expected: type[KosineError]
+) -> None:
+    """As for searches."""
+    async with http_service() as service:
+        service.publish()
+        with pytest.raises(expected):
+            await ask(kind, service.url, method, *arguments, index="items")
+
+
+def test_items_are_of_a_named_index() -> None:
+    """The service has no route for those of its default index; nothing is sent."""
+    with Client("http://127.0.0.1:9") as client:
+        with pytest.raises(ValueError, match="expected index=NAME"):
+            client.item(5)
+        with pytest.raises(ValueError, match="expected index=NAME"):
+            client.score(ONE, [5])
 
 
 @BOTH
@@ -371,18 +478,21 @@ async def test_a_client_keeps_its_connections() -> None:
     assert {"v1"} == {each.version for each in [*first, *many]}
 
 
-async def test_the_example_of_the_docs_runs() -> None:
-    """docs/client.md, with another port."""
-    example = re.search(r"```python\n(.*?)```", (DOCS / "client.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert example is not None
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+async def test_the_examples_of_the_docs_run(example: str) -> None:
+    """Each block of docs/client.md by itself, with another port, without an error or a warning."""
     async with http_service() as service:
-        service.publish()
-        code = example[1].replace("http://127.0.0.1:8080", service.url)
+        service.publish(ids=np.array(["sku-3", "sku-9", "sku-12", "sku-15"]))
+        code = example.replace("http://127.0.0.1:8080", service.url)
         done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=False
+            subprocess.run,
+            [sys.executable, "-W", "error", "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
-    assert ("", 4) == (done.stderr, len(done.stdout.splitlines()))
+    assert ("", True) == (done.stderr, bool(done.stdout))
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", "http://", ""])

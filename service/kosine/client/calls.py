@@ -10,7 +10,18 @@ from urllib.parse import quote
 import msgspec
 import numpy as np
 
-from kosine.client.answers import IndexInfo, IndexNames, Matches, from_json, to_many_matches, to_matches
+from kosine.client.answers import (
+    IndexInfo,
+    IndexNames,
+    Item,
+    Matches,
+    Scores,
+    from_json,
+    to_item,
+    to_many_matches,
+    to_matches,
+    to_scores,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,21 +30,27 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Call",
+    "CommonOptions",
     "ItemOptions",
+    "ItemPageOptions",
+    "PageOptions",
     "SearchOptions",
     "list_indexes",
+    "score",
+    "score_id",
     "search",
     "search_id",
     "search_ids",
     "search_many",
     "show_index",
+    "show_item",
 )
 
 T = TypeVar("T")
 
 
 _FIELDS = frozenset(
-    {"exclude", "include", "mask", "not_mask", "min_score", "with_embeddings", "include_self"}
+    {"exclude", "include", "mask", "not_mask", "min_score", "with_embeddings", "include_self", "after"}
 )
 """Options that are fields of a body and nothing else."""
 
@@ -49,17 +66,22 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class SearchOptions(TypedDict, total=False):
-    """What may be said beside the query itself."""
+class CommonOptions(TypedDict, total=False):
+    """What may be said of every question to an index."""
 
-    k: int
-    """How many items; otherwise that of the index."""
     index: str
     """Otherwise that of the client, or the default index of the service."""
     expect_version: str
     """Which version must answer; VersionMismatch where another one would."""
     timeout: float
     """Seconds for the whole call; otherwise those of the client."""
+
+
+class SearchOptions(CommonOptions, total=False):
+    """What may be said beside the query itself."""
+
+    k: int
+    """How many items; otherwise that of the index."""
     exclude: ArrayLike
     """Ids that must not be found."""
     include: ArrayLike
@@ -78,6 +100,17 @@ class ItemOptions(SearchOptions, total=False):
 
     include_self: bool
     """Whether the item itself may be found."""
+
+
+class PageOptions(SearchOptions, total=False):
+    """What may be said of pages: `k` is how many items each has, `timeout` is for each."""
+
+    after: str | None
+    """The `next` of a page: go on behind it. Otherwise pages begin with the best item."""
+
+
+class ItemPageOptions(PageOptions, ItemOptions, total=False):
+    """What may be said of pages beside an item that is the query."""
 
 
 def search(embedding: ArrayLike, options: SearchOptions) -> Call[Matches]:
@@ -111,12 +144,43 @@ def search_many(embeddings: ArrayLike, options: SearchOptions) -> Call[list[Matc
 
 def search_id(item: int | str, options: ItemOptions) -> Call[Matches]:
     """The items most similar to that of id `item`, which is itself left out."""
-    return _posed({"id": np.asarray(item).item()}, options, to_matches)
+    return _posed({"id": _plain(item)}, options, to_matches)
 
 
 def search_ids(items: ArrayLike, options: ItemOptions) -> Call[list[Matches]]:
     """The same for each of `items` [n]."""
-    return _posed({"ids": np.asarray(items).tolist()}, options, to_many_matches)
+    return _posed({"ids": _plain(items)}, options, to_many_matches)
+
+
+def show_item(item: int | str, options: CommonOptions) -> Call[Item]:
+    """A stored vector. Raises ValueError without an index."""
+    return Call(
+        method="GET",
+        path=f"{_named(options)}/items/{_segment(str(_plain(item)))}",
+        read=to_item,
+        headers=_headers(options, accept="application/json"),
+    )
+
+
+def score(embedding: ArrayLike, items: ArrayLike, options: CommonOptions) -> Call[Scores]:
+    """What `items` [n] score against `embedding` [d]. Raises ValueError as `search`, and without an index."""
+    row = _rows(embedding, "one embedding of shape (d,)", dims=1)
+    return _scored({"embedding": row.tobytes()}, items, options)
+
+
+def score_id(item: int | str, items: ArrayLike, options: CommonOptions) -> Call[Scores]:
+    """What `items` [n] score against the item of id `item`. Raises ValueError without an index."""
+    return _scored({"id": _plain(item)}, items, options)
+
+
+def _scored(subject: dict[str, Any], items: ArrayLike, options: CommonOptions) -> Call[Scores]:
+    return Call(
+        method="POST",
+        path=f"{_named(options)}/score",
+        read=to_scores,
+        content=msgspec.json.encode({**subject, "ids": _plain(items)}),
+        headers=_headers(options, "application/json", accept="application/json"),
+    )
 
 
 def _narrowed(options: SearchOptions) -> bool:
@@ -138,7 +202,8 @@ def _posed(subject: dict[str, Any], options: SearchOptions, read: Callable[[byte
 
 def _plain(value: Any) -> Any:
     """Lists and numbers of Python, where they are of NumPy."""
-    return value if isinstance(value, bool | int | float | str) else np.asarray(value).tolist()
+    plain = isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)
+    return value if plain else np.asarray(value).tolist()
 
 
 def _rows(sent: ArrayLike, expected: str, *, dims: int) -> NDArray[np.float32]:
@@ -155,11 +220,22 @@ def _path(options: SearchOptions) -> str:
 
 
 def _cos(options: SearchOptions) -> str:
-    return f"/indexes/{_segment(options['index'])}/cos" if "index" in options else "/cos"
+    return f"{_named(options)}/cos" if "index" in options else "/cos"
 
 
-def _headers(options: SearchOptions, content_type: str) -> dict[str, str]:
-    headers = {"Accept": "application/msgpack", "Content-Type": content_type}
+def _named(options: CommonOptions) -> str:
+    """Only searches have a default index."""
+    if "index" not in options:
+        raise ValueError("expected index=NAME, of the call or of the client; only searches do without")
+    return f"/indexes/{_segment(options['index'])}"
+
+
+def _headers(
+    options: CommonOptions, content_type: str | None = None, *, accept: str = "application/msgpack"
+) -> dict[str, str]:
+    headers = {"Accept": accept}
+    if content_type is not None:
+        headers["Content-Type"] = content_type
     if "expect_version" in options:
         headers["Kosine-Expect-Version"] = options["expect_version"]
     return headers
@@ -176,5 +252,5 @@ def show_index(name: str) -> Call[IndexInfo]:
 
 
 def _segment(name: str) -> str:
-    """A name that no index can have stays one segment of the path, and is refused as unknown."""
-    return quote(name, safe="")
+    """Whatever it is, it stays one segment of the path: a name that no index can have is unknown."""
+    return "%2E" * len(name) if name in {".", ".."} else quote(name, safe="")

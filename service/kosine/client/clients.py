@@ -20,17 +20,27 @@ from kosine.errors import KosineError
 from kosine.retries import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from numpy.typing import ArrayLike
 
-    from kosine.client.answers import IndexInfo, IndexNames, Matches
-    from kosine.client.calls import Call, ItemOptions, SearchOptions
+    from kosine.client.answers import IndexInfo, IndexNames, Item, Matches, Scores
+    from kosine.client.calls import (
+        Call,
+        CommonOptions,
+        ItemOptions,
+        ItemPageOptions,
+        PageOptions,
+        SearchOptions,
+    )
 
 __all__ = ("AsyncClient", "Client")
 
 T = TypeVar("T")
-Options = TypeVar("Options", "SearchOptions", "ItemOptions")
+Options = TypeVar(
+    "Options", "CommonOptions", "SearchOptions", "ItemOptions", "PageOptions", "ItemPageOptions"
+)
+PagedOptions = TypeVar("PagedOptions", "PageOptions", "ItemPageOptions")
 
 _TIMEOUT = 5.0
 _RETRIES = RetryPolicy(attempts=5, first=0.1, cap=2.0)
@@ -101,6 +111,29 @@ class Client(_Base):
         """The same for each of `items` [n], all from one version."""
         return self._ask(calls.search_ids(items, self._complete(options)), options.get("timeout"))
 
+    def pages(self, embedding: ArrayLike, **options: Unpack[PageOptions]) -> Iterator[Matches]:
+        """Everything that can be found, best first, `k` items at a time, each page when it is wanted.
+
+        No item comes twice and none is left out. VersionGone where another version answers meanwhile.
+        """
+        return self._pages(lambda asked: calls.search(embedding, asked), self._complete(options))
+
+    def pages_id(self, item: int | str, **options: Unpack[ItemPageOptions]) -> Iterator[Matches]:
+        """The same for the item of id `item`, which is itself left out."""
+        return self._pages(lambda asked: calls.search_id(item, asked), self._complete(options))
+
+    def item(self, item: int | str, **options: Unpack[CommonOptions]) -> Item:
+        """The stored vector of the item of id `item`."""
+        return self._ask(calls.show_item(item, self._complete(options)), options.get("timeout"))
+
+    def score(self, embedding: ArrayLike, items: ArrayLike, **options: Unpack[CommonOptions]) -> Scores:
+        """What `items` [n] score against `embedding` [d], in their order: to rank again what was found."""
+        return self._ask(calls.score(embedding, items, self._complete(options)), options.get("timeout"))
+
+    def score_id(self, item: int | str, items: ArrayLike, **options: Unpack[CommonOptions]) -> Scores:
+        """The same against the item of id `item`."""
+        return self._ask(calls.score_id(item, items, self._complete(options)), options.get("timeout"))
+
     def indexes(self, *, timeout: float | None = None) -> IndexNames:
         """Every index and its state."""
         return self._ask(calls.list_indexes(), timeout)
@@ -126,6 +159,17 @@ class Client(_Base):
                 return self._attempt(call, attempts)
             except KosineError as error:
                 time.sleep(attempts.pause(error))
+
+    def _pages(
+        self, call: Callable[[PagedOptions], Call[Matches]], options: PagedOptions
+    ) -> Iterator[Matches]:
+        options.setdefault("after", None)
+        while True:
+            page = self._ask(call(options), options.get("timeout"))
+            yield page
+            if page.next is None:
+                return
+            options["after"] = page.next
 
     def _attempt(self, call: Call[T], attempts: Attempts) -> T:
         headers = {**call.headers, **attempts.headers()}
@@ -178,6 +222,26 @@ class AsyncClient(_Base):
         """The same for each of `items` [n], all from one version."""
         return await self._ask(calls.search_ids(items, self._complete(options)), options.get("timeout"))
 
+    def pages(self, embedding: ArrayLike, **options: Unpack[PageOptions]) -> AsyncIterator[Matches]:
+        """Everything that can be found, best first, `k` items at a time; for `async for`."""
+        return self._pages(lambda asked: calls.search(embedding, asked), self._complete(options))
+
+    def pages_id(self, item: int | str, **options: Unpack[ItemPageOptions]) -> AsyncIterator[Matches]:
+        """The same for the item of id `item`, which is itself left out."""
+        return self._pages(lambda asked: calls.search_id(item, asked), self._complete(options))
+
+    async def item(self, item: int | str, **options: Unpack[CommonOptions]) -> Item:
+        """The stored vector of the item of id `item`."""
+        return await self._ask(calls.show_item(item, self._complete(options)), options.get("timeout"))
+
+    async def score(self, embedding: ArrayLike, items: ArrayLike, **options: Unpack[CommonOptions]) -> Scores:
+        """What `items` [n] score against `embedding` [d], in their order: to rank again what was found."""
+        return await self._ask(calls.score(embedding, items, self._complete(options)), options.get("timeout"))
+
+    async def score_id(self, item: int | str, items: ArrayLike, **options: Unpack[CommonOptions]) -> Scores:
+        """The same against the item of id `item`."""
+        return await self._ask(calls.score_id(item, items, self._complete(options)), options.get("timeout"))
+
     async def indexes(self, *, timeout: float | None = None) -> IndexNames:  # noqa: ASYNC109  of all attempts
         """Every index and its state."""
         return await self._ask(calls.list_indexes(), timeout)
@@ -203,6 +267,17 @@ class AsyncClient(_Base):
                 return await self._attempt(call, attempts)
             except KosineError as error:
                 await asyncio.sleep(attempts.pause(error))
+
+    async def _pages(
+        self, call: Callable[[PagedOptions], Call[Matches]], options: PagedOptions
+    ) -> AsyncIterator[Matches]:
+        options.setdefault("after", None)
+        while True:
+            page = await self._ask(call(options), options.get("timeout"))
+            yield page
+            if page.next is None:
+                return
+            options["after"] = page.next
 
     async def _attempt(self, call: Call[T], attempts: Attempts) -> T:
         headers = {**call.headers, **attempts.headers()}
