@@ -36,6 +36,11 @@ MOST_AT_ONCE = 16
 MORE_KEPT = 8192
 """Rows beyond those wanted that may wait until they are scored exactly: near ties."""
 
+_GROUPS_EACH = 8
+"""Groups of rows for each row wanted; their best bound the others. More groups leave fewer rows."""
+
+_LEFT_OUT_OR_NOT = np.array([-np.inf, 0], np.float32)
+
 
 class Place(NamedTuple):
     """Behind a row with this exact score and number."""
@@ -122,8 +127,22 @@ class _Cutter:
         if self._query.filter is not None:
             masks, _ = masks_of([self._query.filter], first=first, rows=len(scores), columns=len(scores))
             near &= masks[1]
+        if np.count_nonzero(near) > _GROUPS_EACH * self._wanted:
+            self._raise_floor(scores, near)
+            near &= scores >= self._floor
         columns = np.flatnonzero(near)
         self._add((first + columns).astype(np.int32), scores[columns])
+
+    def _raise_floor(self, scores: NDArray[np.float32], near: NDArray[np.bool_]) -> None:
+        """To what as many groups as rows are wanted reach: each has a row that comes before all below."""
+        if self._query.after is not None:
+            near = near & (scores < self._query.after.score - 2 * self._scorer.margin)
+        groups = _GROUPS_EACH * self._wanted
+        # A sum, since a choice takes a branch for each row: up to four times as long.
+        counted = scores + _LEFT_OUT_OR_NOT.take(near.view(np.int8), mode="clip")
+        best = counted[: len(counted) // groups * groups].reshape(-1, groups).max(axis=0)
+        least = np.partition(best, -self._wanted)[-self._wanted]
+        self._floor = max(self._floor, float(least) - 2 * self._scorer.margin)
 
     def page(self) -> Page:
         """The page; all rows have been seen."""
