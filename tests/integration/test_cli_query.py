@@ -88,6 +88,26 @@ async def test_an_item_is_a_query_by_its_id() -> None:
     assert (1, True) == (wrong.exit_code, "ids of this index are texts" in wrong.stderr)
 
 
+async def test_all_that_can_be_found_comes_page_by_page(vector: Path, tmp_path: Path) -> None:
+    """A line or a table a page, places counted through; of one query only."""
+    np.save(tmp_path / "two.npy", np.eye(4)[:2])
+    async with http_service() as service:
+        service.publish()
+        url = ("--url", service.url)
+        lines = await query("items", "--id", "1", "--all", "--k", "2", "--json", *url)
+        tables = await query("items", "--vector", vector, "--all", "--k", "3", *url)
+        among = await query("items", "--vector", vector, "--include", "3", "--include", "0", "--json", *url)
+        several = await query("items", "--vector", tmp_path / "two.npy", "--all", *url)
+
+    assert [[0, 2], [3]] == [
+        [item for item, _ in json.loads(line)["result"]] for line in lines.stdout.splitlines()
+    ]
+    rows = [line.split() for line in tables.stdout.splitlines()]
+    assert [["1", "1"], ["2", "0"], ["3", "2"], ["4", "3"]] == [row[:2] for row in rows if len(row) == 3]
+    assert [0, 3] == [item for item, _ in json.loads(among.stdout)["result"]]
+    assert (2, True) == (several.exit_code, "expected one query with --all, got 2" in several.stderr)
+
+
 @pytest.mark.parametrize("both", [True, False])
 async def test_an_item_or_a_vector_is_needed(vector: Path, both: bool) -> None:
     """And not both."""

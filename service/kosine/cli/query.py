@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -40,6 +41,7 @@ Examples:
   kosine query items --id 5
   kosine query items --id sku-9 --exclude sku-10 --exclude sku-11 --k 3
   kosine query items --id sku-9 --mask in_stock
+  kosine query items --id sku-9 --all --k 1000 --min-score 0.5 --json
   kosine query items --vector query.npy
   kosine query items --vector queries.npy --json
   kosine query --url https://search.example --vector query.npy"""
@@ -59,9 +61,13 @@ Examples:
 )
 @click.option("--k", type=click.IntRange(1), help="How many items; default: that of the index.")
 @click.option("--exclude", multiple=True, metavar="ID", help="Leave this item out; repeatable.")
+@click.option(
+    "--include", multiple=True, metavar="ID", help="Only this item, and others so named; repeatable."
+)
 @click.option("--mask", metavar="NAME", help="Only items for which this mask of the index is true.")
 @click.option("--not-mask", metavar="NAME", help="Only items for which it is false.")
 @click.option("--min-score", type=float, help="Leave out what is less similar.")
+@click.option("--all", "paged", is_flag=True, help="All that can be found, --k at a time.")
 @click.option("--text-ids", is_flag=True, help="IDs are text, also those that look like numbers.")
 @click.option(
     "--url",
@@ -79,7 +85,7 @@ Examples:
     metavar="TIME",
     help="For each answer, attempts included.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per query and line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per query, or page, and line.")
 def query_command(
     *,
     name: str | None,
@@ -87,9 +93,11 @@ def query_command(
     file: Path | None,
     k: int | None,
     exclude: tuple[str, ...],
+    include: tuple[str, ...],
     mask: str | None,
     not_mask: str | None,
     min_score: float | None,
+    paged: bool,
     text_ids: bool,
     url: str,
     timeout: float,
@@ -105,23 +113,40 @@ def query_command(
         "index": name,
         "k": k,
         "exclude": _ids(exclude, as_text=text_ids) or None,
+        "include": _ids(include, as_text=text_ids) or None,
         "mask": mask,
         "not_mask": not_mask,
         "min_score": min_score,
     }
     options = cast("SearchOptions", {name: value for name, value in said.items() if value is not None})
-    rows, asking = None if file is None else _rows(file), _client(url, timeout)
-    with asking as client, _refusals_told():
-        if rows is None:
-            found = client.search_ids(_ids(items, as_text=text_ids), **options)
-        else:
-            found = client.search_many(rows, **options)
-    titles = items or [f"row {position}" for position in range(len(found))]
-    for title, matches in zip(titles, found, strict=True):
-        if as_json:
-            click.echo(_json(matches))
-        else:
-            _print(matches, title=title if len(found) > 1 else None)
+    queries = _ids(items, as_text=text_ids) if file is None else _rows(file)
+    if paged and len(queries) != 1:
+        raise click.UsageError(f"expected one query with --all, got {len(queries)}")
+    with _client(url, timeout) as client, _refusals_told():
+        first = 1
+        for title, matches in _answers(client, queries, options, paged=paged):
+            if as_json:
+                click.echo(_json(matches))
+            else:
+                _print(matches, title=title if len(queries) > 1 else None, first=first)
+            first += len(matches) if paged else 0
+
+
+def _answers(
+    client: Client,
+    queries: list[int] | list[str] | NDArray[np.float32],
+    options: SearchOptions,
+    *,
+    paged: bool,
+) -> Iterator[tuple[str, Matches]]:
+    """Each with what it answers; of pages of one query, as they come."""
+    if isinstance(queries, np.ndarray):
+        titles = [f"row {position}" for position in range(len(queries))]
+        found = client.pages(queries[0], **options) if paged else client.search_many(queries, **options)
+    else:
+        titles = [str(item) for item in queries]
+        found = client.pages_id(queries[0], **options) if paged else client.search_ids(queries, **options)
+    return zip(cycle(titles), found, strict=False)
 
 
 @contextmanager
@@ -167,13 +192,13 @@ def _json(found: Matches) -> bytes:
     return msgspec.json.encode({"result": list(found), "version": found.version})
 
 
-def _print(found: Matches, *, title: str | None) -> None:
+def _print(found: Matches, *, title: str | None, first: int) -> None:
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", caption_justify="left")
     table.caption = f"version {found.version}"
     table.add_column("", justify="right", style="dim")
     table.add_column("id", justify="right" if found.ids.dtype.kind == "i" else "left")
     table.add_column("score", justify="right")
-    for place, (item, score) in enumerate(found, start=1):
+    for place, (item, score) in enumerate(found, start=first):
         table.add_row(str(place), Text(str(item)), f"{score:.6f}")
     console.print(table)
