@@ -29,7 +29,7 @@ INFER = "/v2/models/items/infer"
 async def service() -> AsyncIterator[HttpService]:
     """`items` are the four axes, `named` the same with names; `users` is not loaded yet."""
     async with http_service() as service:
-        service.publish()
+        service.publish(masks={"in_stock": [1, 0, 1, 1], "new": [0, 0, 0, 1]})
         service.publish("named", ids=NAMES)
         service.registry.declare("users", source="users.npy", required=False)
         yield service
@@ -152,6 +152,9 @@ async def test_tensors_behind_the_json_both_ways(service: HttpService) -> None:
         ("/v2/models/items/versions/v0/infer", posed(), 409, "version_mismatch: expected version v0"),
         (INFER, posed(parameters={"k": 0}), 422, "bad_k: "),
         (INFER, posed(parameters={"k": "3"}), 422, "invalid_value: "),
+        (INFER, posed(parameters={"mask": "old"}), 404, "unknown_mask: "),
+        (INFER, posed(parameters={"mask": 3}), 422, "invalid_value: expected the parameter `mask` to be a"),
+        (INFER, posed(parameters={"not_mask": ["new"]}), 422, "invalid_value: expected the parameter `not_"),
         (INFER, posed(embedding(QUERIES[:, :3])), 422, "dim_mismatch: "),
         (INFER, posed(embedding(np.zeros((1, 4)))), 422, "zero_vector: "),
         (INFER, posed(embedding(data=[1.0])), 422, "dim_mismatch: expected 8 numbers"),
@@ -244,6 +247,18 @@ async def test_tritonclient_infers(service: HttpService, index: str, binary: boo
     as_text = [each.decode() if isinstance(each, bytes) else each for each in found_ids.ravel().tolist()]
     assert ("mine", ids, scores) == (id_, as_text, found_scores.ravel().tolist())
     assert (2, 3) == found_scores.shape == found_ids.shape
+
+
+async def test_tritonclient_names_masks(service: HttpService) -> None:
+    """As parameters of the request; where they leave less than k, outputs are so much narrower."""
+
+    def ask(client: Any, triton: Any) -> Any:
+        vectors = triton.InferInput("embedding", list(QUERIES.shape), "FP32")
+        vectors.set_data_from_numpy(QUERIES)
+        parameters = {"k": 4, "mask": "in_stock", "not_mask": "new"}
+        return client.infer("items", [vectors], parameters=parameters).as_numpy("ids").tolist()
+
+    assert [[0, 2], [2, 0]] == await with_triton(service, ask)
 
 
 async def test_the_example_of_the_docs_runs(service: HttpService) -> None:

@@ -89,7 +89,9 @@ _TENSORS = st.fixed_dictionaries(
         {"inputs": st.lists(_TENSORS, max_size=3)},
         optional={
             "id": st.text(max_size=3),
-            "parameters": st.dictionaries(st.sampled_from(["k", "binary_data_output"]), _VALUES, max_size=2),
+            "parameters": st.dictionaries(
+                st.sampled_from(["k", "mask", "not_mask", "binary_data_output"]), _VALUES, max_size=2
+            ),
             "outputs": st.lists(st.fixed_dictionaries({"name": st.sampled_from(["ids", "scores", "x"])})),
         },
     )

@@ -10,7 +10,7 @@ from kosine.http.bodies.formats import Door
 from kosine.http.inference.tensors import read_request, write_answer
 from kosine.http.problems import Reply
 from kosine.serving.batch import Answer
-from kosine.serving.request import SearchRequest
+from kosine.serving.request import SearchOptions, SearchRequest
 
 if TYPE_CHECKING:
     from kosine.http.asgi import Receive, Scope
@@ -49,7 +49,14 @@ class _Exchange:
 
     def decode(self, body: bytes, _query_string: bytes) -> SearchRequest:
         self._posed = read_request(body, json_length=self._json_length)
-        return SearchRequest(vectors=self._posed.vectors, many=True, k=self._posed.k)
+        mask, not_mask = self._posed.mask, self._posed.not_mask
+        narrows = mask is not None or not_mask is not None
+        return SearchRequest(
+            vectors=self._posed.vectors,
+            many=True,
+            k=self._posed.k,
+            options=SearchOptions(mask=mask, not_mask=not_mask) if narrows else None,
+        )
 
     def encode(self, result: SearchResult) -> tuple[bytes, bytes]:
         assert self._posed is not None  # noqa: S101  what was not read is not answered

@@ -78,7 +78,14 @@ _REQUEST = Schema(
             ),
         ),
         "parameters": Schema(
-            type=OpenAPIType.OBJECT, properties={"k": Schema(type=OpenAPIType.INTEGER, minimum=1)}
+            type=OpenAPIType.OBJECT,
+            properties={
+                "k": Schema(type=OpenAPIType.INTEGER, minimum=1),
+                "mask": Schema(
+                    type=OpenAPIType.STRING, description="Only items for which this mask is true."
+                ),
+                "not_mask": Schema(type=OpenAPIType.STRING, description="Only items for which it is false."),
+            },
         ),
     },
 )

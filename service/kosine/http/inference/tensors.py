@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +30,9 @@ _COUNT = "k"
 _COUNT_TYPES = {"INT32": "<i4", "INT64": "<i8", "UINT32": "<u4", "UINT64": "<u8"}
 _MATRIX = 2
 _LONGEST_NUMBER = 12
+_KINDS: dict[type, str] = {int: "a whole number", str: "a text"}
+
+T = TypeVar("T", int, str)
 
 
 class _Input(msgspec.Struct):
@@ -74,6 +77,8 @@ class InferRequest(NamedTuple):
     """[n, d]"""
     k: int | None
     outputs: tuple[Wanted, ...]
+    mask: str | None = None
+    not_mask: str | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Body)
@@ -95,8 +100,10 @@ def read_request(body: bytes, *, json_length: bytes | None) -> InferRequest:
     return InferRequest(
         id=request.id,
         vectors=vectors,
-        k=_parameter(request.parameters) if k is None else k,
+        k=_parameter(request.parameters, _COUNT, int) if k is None else k,
         outputs=_wanted(request),
+        mask=_parameter(request.parameters, "mask", str),
+        not_mask=_parameter(request.parameters, "not_mask", str),
     )
 
 
@@ -239,12 +246,12 @@ def _bad_json(error: Exception) -> BadJson | InvalidValue:
     )
 
 
-def _parameter(parameters: dict[str, Any]) -> int | None:
-    """`k` as a parameter; others mean something to other servers, and are left to them."""
-    k = parameters.get(_COUNT)
-    if k is not None and type(k) is not int:
-        raise InvalidValue("expected the parameter `k` to be a whole number", path="$.parameters.k")
-    return k
+def _parameter(parameters: dict[str, Any], name: str, kind: type[T]) -> T | None:
+    """One that an index knows; others mean something to other servers, and are left to them."""
+    value = parameters.get(name)
+    if value is None or type(value) is kind:
+        return value
+    raise InvalidValue(f"expected the parameter `{name}` to be {_KINDS[kind]}", path=f"$.parameters.{name}")
 
 
 def _wanted(request: _Body) -> tuple[Wanted, ...]:
