@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers promtool checkov check bench-peers format docs golden lock clean
+.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers promtool kubeconform checkov check bench-peers format docs golden lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -60,6 +60,9 @@ store-servers:  ## Build an S3 and a GCS server for the storage tests: minutes o
 promtool:  ## Build promtool, for the tests of alerts: minutes once, needs Go
 	@tests/kit/promtool/build
 
+kubeconform:  ## Build kubeconform, for the test of manifests: half a minute once, needs Go
+	@tests/kit/kubeconform/build
+
 checkov:  ## Install checkov, for the test of manifests: half a minute once
 	@python=$$(scripts/find-python) && "$$python" -m venv .venv-checkov
 	@.venv-checkov/bin/python -m pip install --quiet checkov==3.3.30
@@ -97,6 +100,6 @@ lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade fo
 	uv pip compile pyproject.toml --extra cpu --group peers --group build $(LOCKED) $(LOCK_ARGS) -o requirements/bench-peers.txt
 
 clean:  ## Remove .venv, caches and build outputs
-	rm -rf $(VENV) .venv-bench .venv-checkov .control-plane .promtool .store-servers build dist .coverage* .hypothesis .mypy_cache .pytest_cache
+	rm -rf $(VENV) .venv-bench .venv-checkov .control-plane .promtool .kubeconform .store-servers build dist .coverage* .hypothesis .mypy_cache .pytest_cache
 	rm -rf .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

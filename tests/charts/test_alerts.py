@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 import yaml
 
 from tests.kit.chart_files import CHARTS
+from tests.kit.go_programs import go_program
 
-BUILD = Path(__file__).parents[1] / "kit" / "promtool" / "build"
 STORIES = sorted((Path(__file__).parent / "alerts").glob("*.yaml"))
 RULES = {
     "kosine": CHARTS / "kosine" / "files" / "alerts.yaml",
@@ -21,13 +20,8 @@ RULES = {
 
 @pytest.fixture(scope="session")
 def promtool() -> Path:
-    """The program; without it a loud skip, and with CI=true a failure, since .ci/run builds it."""
-    asked = subprocess.run([BUILD, "--where"], capture_output=True, text=True, check=False)
-    program = Path(asked.stdout.strip() or ".") / "promtool"
-    if not program.is_file():
-        outcome = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        outcome(asked.stderr.strip() or "promtool is not built: make promtool (minutes, once)")
-    return program
+    """The program."""
+    return go_program("promtool", "promtool")
 
 
 def run(*command: str | Path) -> str:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
 import kosine
-from tests.kit.chart_cases import Case, cases, golden_text
+from tests.kit.chart_cases import Case, about, cases, golden_text, oldest
 from tests.kit.chart_files import CHARTS, regenerated, value_rows
 from tests.kit.helm import Helm, Refused
 
@@ -55,16 +54,6 @@ def test_helm_lint_has_nothing_to_say(helm: Helm, chart: Path) -> None:
 def test_what_is_rendered_is_what_was_agreed(helm: Helm, case: Case) -> None:
     """A change of a template shows in tests/charts/golden; `python -m tests.kit.chart_cases` writes it."""
     assert case.golden.read_text(encoding="utf-8") == golden_text(case.render(helm))
-
-
-def about(chart: Path) -> dict[str, Any]:
-    """Its Chart.yaml."""
-    return dict(yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8")))
-
-
-def oldest(chart: Path) -> str:
-    """The first minor version of Kubernetes that `kubeVersion` lets in."""
-    return str(about(chart)["kubeVersion"]).removeprefix(">=").removesuffix(".0-0")
 
 
 @pytest.mark.parametrize("case", CASES)

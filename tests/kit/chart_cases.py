@@ -20,7 +20,7 @@ from tests.kit.helm import Helm, find_helm
 if TYPE_CHECKING:
     from tests.kit.helm import Manifest
 
-__all__ = ("Case", "cases", "golden_text")
+__all__ = ("Case", "about", "cases", "golden_text", "oldest")
 
 _FOLDER = Path(__file__).parents[1] / "charts"
 
@@ -56,6 +56,16 @@ def cases(chart: str = "") -> list[Case]:
         if chart in ("", of.name):
             found.append(Case(of, path))
     return found
+
+
+def about(chart: Path) -> dict[str, Any]:
+    """Its Chart.yaml."""
+    return dict(yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8")))
+
+
+def oldest(chart: Path) -> str:
+    """The first minor version of Kubernetes that `kubeVersion` lets in."""
+    return str(about(chart)["kubeVersion"]).removeprefix(">=").removesuffix(".0-0")
 
 
 def golden_text(manifests: list[Manifest]) -> str:

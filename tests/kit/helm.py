@@ -58,12 +58,19 @@ class Helm:
         self, chart: Path, values: Mapping[str, Any] | None = None, *options: str, release: str = RELEASE
     ) -> list[Manifest]:
         """What `helm install` would apply, its hooks included. Raises Refused."""
+        text = self.text(chart, values, *options, release=release)
+        return [document for document in yaml.safe_load_all(text) if document]
+
+    def text(
+        self, chart: Path, values: Mapping[str, Any] | None = None, *options: str, release: str = RELEASE
+    ) -> str:
+        """The same as it is printed."""
         question = (str(chart), release, *options, yaml.safe_dump(dict(values or {})))
         if question not in self._rendered:
             self._rendered[question] = self.run(
                 "template", release, chart, "--namespace", NAMESPACE, *options, values=values
             )
-        return [document for document in yaml.safe_load_all(self._rendered[question]) if document]
+        return self._rendered[question]
 
     def notes(self, chart: Path, values: Mapping[str, Any] | None = None) -> str:
         """What `helm install` would tell its user."""

@@ -32,6 +32,16 @@ def _text(default: str, *, most: int = 253) -> _Schema:
     return {"type": "string", "default": default, "maxLength": most}
 
 
+_RELABELINGS = _list(
+    _object(
+        sourceLabels=_list(_STRING),
+        separator=_STRING,
+        targetLabel=_STRING,
+        regex=_STRING,
+        replacement=_STRING,
+        action=_enum("replace", "keep", "drop", "labelmap", "labeldrop", "labelkeep", default="replace"),
+    )
+)
 _SERVICE_MONITOR = _object(
     "endpoints",
     "selector",
@@ -40,6 +50,8 @@ _SERVICE_MONITOR = _object(
         _object(
             port=_STRING,
             path=_STRING,
+            relabelings=_RELABELINGS,
+            metricRelabelings=_RELABELINGS,
             scheme=_enum("http", "https"),
             interval={"type": "string", "pattern": r"^(0|([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"},
         )
@@ -78,6 +90,7 @@ _SCALED_OBJECT = _object(
     scaleTargetRef=_object("name", apiVersion=_STRING, kind=_STRING, name=_STRING),
     minReplicaCount=_COUNT,
     maxReplicaCount=_COUNT,
+    pollingInterval=_COUNT,
     advanced=_object(
         horizontalPodAutoscalerConfig=_object(
             behavior=_object(scaleDown=_object(stabilizationWindowSeconds=_COUNT))
