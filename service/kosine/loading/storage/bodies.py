@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Body",)
 
-_PIECE_BYTES = 2**19
-"""Of one `recv`: more than a socket holds most of the time."""
-
 
 class Body:
     """The body of one answer. One read at a time; used on the loop that asked for it."""
@@ -55,7 +52,7 @@ class Body:
         done = 0
         try:
             while done < len(buffer):
-                count = self._receive(buffer[done : done + _PIECE_BYTES])
+                count = self._receive(buffer[done:])
                 if not count:
                     break
                 done += count
