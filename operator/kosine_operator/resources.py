@@ -407,6 +407,7 @@ class IndexSpec(_Struct, frozen=True):
     timeout: Duration | None = None
     policy: Literal["availability_preserving", "resource_preserving"] | None = None
     required: bool | None = None
+    history: Annotated[int, Meta(ge=0, le=32)] | None = None
     refresh: Refresh | None = None
     batch: Batch | None = None
     guard: Guard | None = None

@@ -9,6 +9,7 @@ KosineError
 │   ├── UnknownIndex            404 unknown_index
 │   ├── UnknownId               404 unknown_id
 │   ├── UnknownMask             404 unknown_mask
+│   ├── UnknownVersion          404 unknown_version
 │   ├── NotFound                404 not_found
 │   ├── MethodNotAllowed        405 method_not_allowed
 │   ├── NotAcceptable           406 not_acceptable
@@ -16,6 +17,7 @@ KosineError
 │   ├── ReloadFailed            409 reload_failed
 │   ├── VersionMismatch         409 version_mismatch
 │   ├── VersionGone             409 version_gone
+│   ├── IndexPinned             409 index_pinned
 │   ├── BodyTooLarge            413 body_too_large
 │   ├── UnsupportedMediaType    415 unsupported_media_type
 │   ├── DimMismatch             422 dim_mismatch
@@ -64,6 +66,7 @@ __all__ = (
     "EngineFailed",
     "HeadTooLarge",
     "IndexNotReady",
+    "IndexPinned",
     "InternalError",
     "InvalidValue",
     "JsonTooDeep",
@@ -87,6 +90,7 @@ __all__ = (
     "UnknownId",
     "UnknownIndex",
     "UnknownMask",
+    "UnknownVersion",
     "UnsupportedMediaType",
     "VersionGone",
     "VersionMismatch",
@@ -157,6 +161,12 @@ class UnknownMask(RequestError):
     status, code, title = 404, "unknown_mask", "No such mask"
 
 
+class UnknownVersion(RequestError):
+    """No version of that name is among those that the index served last."""
+
+    status, code, title = 404, "unknown_version", "No such version"
+
+
 class NotFound(RequestError):
     """No route of that path."""
 
@@ -197,6 +207,12 @@ class VersionGone(RequestError):
     """What was asked for belongs to a version that is held no longer; `version` is the one that is."""
 
     status, code, title = 409, "version_gone", "That version is gone"
+
+
+class IndexPinned(RequestError):
+    """The index is held at a version, so its source is not loaded."""
+
+    status, code, title = 409, "index_pinned", "Index is pinned"
 
 
 class BodyTooLarge(RequestError):
@@ -366,6 +382,7 @@ class LoadCode(StrEnum):
     GUARD_FAILED = "guard_failed"
     BAD_GOLDEN = "bad_golden"
     CANARY_FAILED = "canary_failed"
+    VERSION_GONE = "version_gone"
     WONT_FIT = "wont_fit"
     TIMED_OUT = "timed_out"
     BUILD_FAILED = "build_failed"

@@ -224,6 +224,15 @@ class DefaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         ),
         Change.HOT,
     ] = True
+    history: Annotated[
+        int,
+        Meta(
+            description="Versions served before the present one that are remembered for a rollback; "
+            "`service.cache_dir` keeps their files."
+        ),
+        Within(0, 32),
+        Change.HOT,
+    ] = 1
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
@@ -408,8 +417,8 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     cache_dir: Annotated[
         str | None,
         Meta(
-            description="Folder for a local copy of the last good version of every index in a store, served "
-            "(`stale`) where the store is down at start; null = none."
+            description="Folder for local copies: of the last good version of every index in a store, served "
+            "(`stale`) where the store is down at start, and of the versions in `history`; null = none."
         ),
         FOLDERS,
         Change.RESTART,

@@ -115,6 +115,7 @@ BAD_INDEXES: list[tuple[dict[str, Any], str]] = [
     (an_index(batch={"queueBytes": "1Ki"}), "spec.batch.queueBytes"),
     (an_index(batch={"queueBytes": "64MB"}), "spec.batch.queueBytes"),
     (an_index(guard={"maxShrinkPercent": 101}), "spec.guard.maxShrinkPercent"),
+    (an_index(history=33), "spec.history"),
     (an_index(canary={"maxRowDriftPercent": -1}), "spec.canary.maxRowDriftPercent"),
     (an_index(canary={"golden": "https://host/golden.json"}), "spec.canary.golden"),
     (an_index(canary={"golden": "s3://bucket/golden.npy"}), "spec.canary.golden"),

@@ -128,7 +128,7 @@ async def test_every_route_is_in_the_table() -> None:
     routes = {f"{method.upper()} {path}" for path, methods in schema["paths"].items() for method in methods}
     text = page("http.md")
     told = text.split("## A query")[0] + text.split("## Inference protocol")[1].split("\n## ")[0]
-    documented = set(re.findall(r"^\| `((?:GET|POST) [^`]+)`", told, re.MULTILINE))
+    documented = set(re.findall(r"^\| `((?:GET|POST|DELETE) [^`]+)`", told, re.MULTILINE))
     assert routes | {"GET /schema"} == documented
 
 

@@ -167,6 +167,7 @@ def _drops_what_it_compares_with(spec: dict[str, Any]) -> bool:
             "k": st.integers(1, 10),
             "maxK": st.integers(10, 16384),
             "maxQueryRows": st.integers(1, 4096),
+            "history": st.integers(0, 32),
             "timeout": st.sampled_from(["1ms", "250ms", "60s", "1m"]),
             "policy": st.sampled_from(["availability_preserving", "resource_preserving"]),
             "required": st.booleans(),

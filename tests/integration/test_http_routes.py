@@ -10,7 +10,7 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from kosine.errors import LoadCode, Stage
+from kosine.errors import LoadCode, ReloadFailed, Stage, UnknownVersion, VersionGone
 from kosine.serving.status import (
     CanaryCheck,
     CanaryReport,
@@ -18,7 +18,9 @@ from kosine.serving.status import (
     ConfigurationStatus,
     LoadFailure,
     LoadStatus,
+    Pin,
     ReloadOutcome,
+    ServedVersion,
 )
 from tests.kit.http_service import in_process, query, service_of
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from kosine.errors import RequestError
     from tests.kit.http_service import HttpService
 
 FAILURE = LoadFailure(
@@ -91,6 +94,8 @@ async def test_an_index_shows_its_version_and_its_settings(
         "outdated": False,
         "last_error": None,
         "canary": None,
+        "pinned": None,
+        "history": [],
     } == answer.json()
 
 
@@ -212,6 +217,101 @@ async def test_a_failed_reload_is_409_with_reason_and_stage(
         body["version"],
     )
     assert FAILURE.detail == body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "order"),
+    [
+        ("POST", "rollback", b"", ("items", "rollback", None)),
+        ("POST", "rollback", b"{}", ("items", "rollback", None)),
+        ("POST", "rollback", b'{"version": "v1"}', ("items", "rollback", "v1")),
+        ("POST", "pin", b" ", ("items", "pin", None)),
+        ("POST", "pin", b'{"version": "v1"}', ("items", "pin", "v1")),
+        ("DELETE", "pin", b"", ("items", "unpin", None)),
+    ],
+)
+async def test_an_order_is_carried_out_and_told(
+    service: HttpService,
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: bytes,
+    order: tuple[str, str, str | None],
+) -> None:
+    """200 with the version that serves now, whether it was loaded, and whether it is pinned."""
+    service.publish()
+    service.reloads.outcomes["items"] = ReloadOutcome(outcome="published", version="v1")
+    pin = Pin(version="v1", at=FAILURE.at)
+    service.registry.note("items", LoadStatus(pin=None if method == "DELETE" else pin))
+
+    answer = await client.request(method, f"/indexes/items/{path}", content=body)
+
+    assert [order] == service.reloads.orders
+    expected = {"outcome": "published", "version": "v1", "pinned": method == "POST"}
+    assert (200, expected) == (answer.status_code, answer.json())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"[", 400, "bad_json"),
+        (b'"v1"', 422, "invalid_value"),
+        (b'{"version": 1}', 422, "invalid_value"),
+        (b'{"versoin": "v1"}', 422, "unknown_field"),
+    ],
+)
+async def test_an_order_that_cannot_be_read_is_refused(
+    service: HttpService, client: httpx.AsyncClient, body: bytes, status: int, code: str
+) -> None:
+    """And not carried out."""
+    answer = await client.post("/indexes/items/rollback", content=body)
+
+    assert (status, code) == (answer.status_code, answer.json()["code"])
+    assert [] == service.reloads.orders
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnknownVersion("none", known=["v1"]), 404),
+        (VersionGone("gone", asked="v0", version="v1"), 409),
+        (ReloadFailed("no", reason="wont_fit", limit_bytes=1), 409),
+    ],
+)
+async def test_a_refused_order_has_its_facts(
+    service: HttpService, client: httpx.AsyncClient, error: RequestError, status: int
+) -> None:
+    """What is known, what was asked, and all numbers."""
+    service.reloads.outcomes["items"] = error
+
+    answer = await client.post("/indexes/items/rollback")
+
+    assert status == answer.status_code
+    assert {**error.facts, "code": error.code}.items() <= answer.json().items()
+
+
+async def test_an_index_shows_its_history_and_its_pin(
+    service: HttpService, client: httpx.AsyncClient
+) -> None:
+    """Which versions there were, and that something else waits in the source."""
+    service.publish()
+    told = ServedVersion(
+        version="v1",
+        digest="v1v1",
+        fingerprint="file",
+        rows=4,
+        dim=4,
+        cause="rollback",
+        published_at=FAILURE.at,
+        retired_at=None,
+    )
+    pin = Pin(version="v1", at=FAILURE.at)
+    service.registry.note("items", LoadStatus(history=(told,), pin=pin, waits=True))
+
+    shown = (await client.get("/indexes/items")).json()
+
+    assert ["rollback"] == [each["cause"] for each in shown["history"]]
+    assert ("v1", True) == (shown["pinned"]["version"], shown["pinned"]["waits"])
 
 
 async def test_a_defect_in_a_route_is_500_and_tells_nobody_why(

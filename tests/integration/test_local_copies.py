@@ -237,14 +237,16 @@ async def test_n15_a_damaged_copy_is_dropped_and_the_store_is_read(
     assert before == kept(folder)
 
 
-async def test_one_copy_is_kept(proxy: FaultProxy, moto: ObjectServer, tmp_path: Path) -> None:
-    """After many versions the folder holds the last one and its record."""
-    async with service(proxy, tmp_path) as running:
+@pytest.mark.parametrize("history", [0, 2])
+async def test_copies_are_kept_of_what_is_remembered(
+    proxy: FaultProxy, moto: ObjectServer, tmp_path: Path, history: int
+) -> None:
+    """After many versions the folder holds the last ones, the record and the history."""
+    async with service(proxy, tmp_path, history=history) as running:
         for seed in range(4):
             await asyncio.to_thread(moto.put, "items.npy", content(seed))
             await published(running, seed + 1)
-    await kept_from_store(proxy, tmp_path)
-    assert 2 == len(kept(tmp_path))
+    assert history + 3 == len(kept(tmp_path))
 
 
 async def test_a_bad_object_does_not_replace_the_copy(
@@ -315,7 +317,7 @@ for name in ("open", "pwrite", "fsync", "close"): setattr(copies.os, name, count
 for name in ("replace", "unlink"): setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
 buffer = memoryview(bytearray(len(text)))
 pending.keeping(Source(), "vectors").read_into(0, buffer)
-pending.found({"vectors": hashlib.sha256(text).digest()})
+pending.found({"vectors": hashlib.sha256(text).hexdigest()})
 pending.commit()
 os._exit(0 if steps < step else 1)
 """

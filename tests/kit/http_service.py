@@ -42,9 +42,18 @@ class ScriptedReloads:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, ReloadOutcome | Exception] = {}
+        self.orders: list[tuple[str, str, str | None]] = []
 
     async def force(self, name: str) -> ReloadOutcome:
         """See `Reloads.force`."""
+        return self._end(name)
+
+    async def order(self, name: str, command: str, version: str | None = None) -> ReloadOutcome:
+        """See `Orders.order`."""
+        self.orders.append((name, command, version))
+        return self._end(name)
+
+    def _end(self, name: str) -> ReloadOutcome:
         if name not in self.outcomes:
             raise UnknownIndex(f"no index {name} is configured")
         outcome = self.outcomes[name]

@@ -15,9 +15,11 @@ from kosine.loading.catalog import Catalog
 from kosine.loading.job import LoadJob, Sources, Unchanged
 from kosine.loading.local import LocalStorage
 from kosine.loading.pipeline import LoadedIndex, Pipeline
-from kosine.loading.reloader import Reloader, ReloaderParts
+from kosine.loading.reloader import Reloader
+from kosine.loading.reloader_parts import ReloaderParts
 from kosine.loading.source import Fingerprint
 from kosine.loading.threads import LoaderThreads, Overdue
+from kosine.loading.version_files import VersionFiles
 from kosine.loading.watcher import Watcher
 from kosine.metrics import Metrics
 from kosine.serving.device_thread import DeviceThread
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from kosine.errors import Stage
     from kosine.loading.attempt import Loaded
     from kosine.loading.copies import Copies
-    from kosine.loading.reloader import Loader
+    from kosine.loading.reloader_parts import Loader
     from kosine.loading.source import Storage
     from kosine.serving.batch import Answer
     from kosine.serving.status import LoadStatus
@@ -55,10 +57,24 @@ __all__ = (
     "index_settings",
     "memory",
     "rig",
+    "version_files",
     "virtual_reloader",
 )
 
 T = TypeVar("T")
+
+
+def version_files(token: str) -> VersionFiles:
+    """Of a version of one file, of which the store said `token`."""
+    return VersionFiles(
+        uri="items.npy",
+        ids_uri=None,
+        vectors=Fingerprint(token=token, size=100),
+        ids=None,
+        manifest=None,
+        named=None,
+        sha256={"vectors": "0" * 64},
+    )
 
 
 class ObservedRegistry(Registry):
@@ -150,7 +166,9 @@ class ScriptedLoader:
         engine = NumpyEngine(matrix=matrix_of(np.eye(4)))
         self.engines.append(engine)
         info = replace(info_of(job.name, version=digest[:16]), digest=digest, fingerprint=token)
-        return LoadedIndex(info=info, engine=engine, ids=ItemIds(None, 4), masks=masks_of({}))
+        return LoadedIndex(
+            info=info, engine=engine, ids=ItemIds(None, 4), masks=masks_of({}), files=version_files(token)
+        )
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from kosine.serving.item_ids import ItemIds
 from kosine.settings import IndexSettings, RefreshSettings
 from kosine.units import Duration
 from tests.kit.engines import NumpyEngine, matrix_of
+from tests.kit.loads import version_files
 from tests.kit.serving import info_of, masks_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,13 @@ async def test_an_engine_that_comes_too_late_is_closed() -> None:
 
     def hang(_: LoadJob) -> LoadedIndex:
         released.wait(10)
-        return LoadedIndex(info=info_of(), engine=engine, ids=ItemIds(None, 4), masks=masks_of({}))
+        return LoadedIndex(
+            info=info_of(),
+            engine=engine,
+            ids=ItemIds(None, 4),
+            masks=masks_of({}),
+            files=version_files("first"),
+        )
 
     attempt, outcome = await run(hang, timeout=0.05)
     assert isinstance(outcome, LoadError)

@@ -25,6 +25,7 @@ HOT_CHANGES: list[dict[str, Any]] = [
     {"k": 3},
     {"masks": {"in_stock": "in_stock.npy"}},
     {"max_query_rows": 1},
+    {"history": 3},
     {"timeout": Duration(1)},
     {"policy": "resource_preserving"},
     {"required": False},

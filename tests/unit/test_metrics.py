@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from kosine.metrics.distributions import DistributionFamily
 from kosine.serving.collector import IndexCollector
 from kosine.serving.dispatcher import Dispatcher
 from kosine.serving.registry import Registry
+from kosine.serving.status import LoadStatus, Pin
 from tests.kit.serving import VirtualDevice, never, unit, version_of
 
 
@@ -46,6 +48,9 @@ async def test_gauges_of_an_index_go_with_it() -> None:
     assert 1 == sample(
         metrics, "kosine_index_version_info", index="items", version="v1", metric="cosine", device="/CPU:0"
     )
+    assert 0 == sample(metrics, "kosine_index_pinned", index="items")
+    registry.note("items", LoadStatus(pin=Pin(version="v1", at=datetime.now(UTC))))
+    assert 1 == sample(metrics, "kosine_index_pinned", index="items")
     metrics.request("items", "ok", 0.001)
 
     await registry.remove("items")

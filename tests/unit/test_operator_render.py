@@ -111,6 +111,7 @@ ALL_OF_AN_INDEX: dict[str, Any] = {
     "k": 10,
     "maxK": 100,
     "maxQueryRows": 16,
+    "history": 4,
     "timeout": "1s",
     "policy": "availability_preserving",
     "required": True,

@@ -173,6 +173,22 @@ def test_a_forced_load_waits_for_nothing_but_safety(what: Situation, expected: A
     assert expected == decide(what)
 
 
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (situation(pinned=True), Action(Kind.HELD, POLL)),
+        (situation(pinned=True, forced=True), Action(Kind.HELD, POLL)),
+        (situation(pinned=True, failed=failed(LoadCode.WONT_FIT)), Action(Kind.HELD, POLL)),
+        (situation(pinned=True, loaded=None), Action(Kind.HELD, POLL)),
+        (situation(pinned=True, seen=seen("old", first=9)), Action(Kind.UNCHANGED, POLL)),
+        (situation(pinned=True, seen=None), Action(Kind.WAIT, POLL)),
+    ],
+)
+def test_a_pinned_index_looks_and_loads_nothing(what: Situation, expected: Action) -> None:
+    """Whether the source holds what serves or something else is told, at the poll."""
+    assert expected == decide(what)
+
+
 def look(token: str, *, resolution: float = 0.0) -> Fingerprint:
     """What a look found."""
     return Fingerprint(token=token, size=1, resolution=resolution)

@@ -32,7 +32,7 @@ CLAIMS = "/var/lib/kosine/claims"
 """Below it each claim is mounted under its name."""
 
 _CLAIM_SCHEME = "pvc://"
-_OWN_FIELDS = ("dim", "metric", "k", "max_k", "max_query_rows", "timeout", "policy", "required")
+_OWN_FIELDS = ("dim", "metric", "k", "max_k", "max_query_rows", "timeout", "policy", "required", "history")
 
 
 @dataclass(frozen=True, slots=True)

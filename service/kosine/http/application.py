@@ -21,6 +21,7 @@ from kosine.http.openapi import openapi_config
 from kosine.http.probe_routes import probe_routes
 from kosine.http.problems import as_refusal, printable, problem_reply
 from kosine.http.query_routes import framed, query_routes
+from kosine.http.version_routes import version_routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,7 @@ def create_doors(
         [
             *query_routes(endpoint, default_index=default_index),
             *index_routes(registry=registry, reloads=reloads, default_index=default_index),
+            *version_routes(registry=registry, orders=reloads, settings=settings),
             *configuration_routes(configuration),
             *probe_routes(health=health, metrics=metrics),
             inference_routes(endpoint=endpoint, registry=registry, health=health, refuse=_refusing(failures)),

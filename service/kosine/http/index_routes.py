@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 from litestar import get, post
 from litestar.params import FromPath  # noqa: TC002  Litestar reads the annotations
 
-from kosine.errors import ReloadFailed, UnknownIndex
+from kosine.errors import IndexPinned, ReloadFailed, UnknownIndex
 from kosine.http.index_status import IndexList, IndexStatus, ReloadResult, index_status
 from kosine.http.openapi import REQUEST_ID_HEADER, problems
+from kosine.http.version_routes import Orders
 from kosine.http.wire import checked_name
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ("Reloads", "index_routes")
 
 
-class Reloads(Protocol):
-    """Who can be asked to look at a source now."""
+class Reloads(Orders, Protocol):
+    """Who can also be asked to look at a source now."""
 
     async def force(self, name: str) -> ReloadOutcome:
-        """Reload `name` and tell how it ended. Raises UnknownIndex."""
+        """Reload `name` and tell how it ended. Raises UnknownIndex or IndexPinned."""
 
 
 def index_routes(
@@ -62,7 +63,7 @@ def index_routes(
         operation_id="reload_index",
         summary="Look at the source now, load it if it changed, and tell how that ended",
         response_headers=[REQUEST_ID_HEADER],
-        responses=problems(UnknownIndex, ReloadFailed),
+        responses=problems(UnknownIndex, IndexPinned, ReloadFailed),
     )
     async def reload_index(name: FromPath[str]) -> ReloadResult:
         return _result(await reloads.force(checked_name(name)))

@@ -19,11 +19,13 @@ __all__ = (
     "Canary",
     "CanaryCheck",
     "DroppedRows",
+    "EarlierVersion",
     "IndexList",
     "IndexStatus",
     "LastError",
     "MaskStatus",
     "Norms",
+    "PinStatus",
     "ReloadResult",
     "index_status",
 )
@@ -84,6 +86,27 @@ class Canary(Struct, kw_only=True):
     checks: list[CanaryCheck]
 
 
+class EarlierVersion(Struct, kw_only=True):
+    """A version that the index serves (`retired_at` null) or served."""
+
+    version: str
+    digest: str
+    fingerprint: str
+    rows: int
+    dim: int
+    cause: Literal["source", "copy", "rollback"]
+    published_at: datetime
+    retired_at: datetime | None
+
+
+class PinStatus(Struct, kw_only=True):
+    """The version that is served whatever the source holds; `waits`: it holds something else."""
+
+    version: str
+    at: datetime
+    waits: bool
+
+
 class IndexStatus(Struct, kw_only=True):
     """One index. What a version tells is null until the first one is published."""
 
@@ -116,6 +139,9 @@ class IndexStatus(Struct, kw_only=True):
     """Whether the version was loaded with other settings than those in force."""
     last_error: LastError | None = None
     canary: Canary | None = None
+    pinned: PinStatus | None = None
+    history: list[EarlierVersion] = []
+    """Newest first."""
 
 
 class IndexList(Struct, kw_only=True):
@@ -149,6 +175,8 @@ def index_status(registry: Registry, name: str) -> IndexStatus:
         outdated=load.outdated and version is not None,
         last_error=None if load.last_error is None else _last_error(load.last_error),
         canary=None if load.canary is None else _canary(load.canary),
+        pinned=None if load.pin is None else PinStatus(**asdict(load.pin), waits=load.waits),
+        history=[EarlierVersion(**asdict(each)) for each in load.history],
         **({} if version is None else _version_fields(version)),
     )
 

@@ -26,7 +26,10 @@ __all__ = ("UNUSED_SECONDS", "FoldersInUse", "remove_unused")
 
 UNUSED_SECONDS = 7 * 86_400.0
 _NAME = re.compile(INDEX_NAME_PATTERN)
-_OURS = re.compile(r"current\.json|[0-9a-f]{64}(\.ids)?\.npy|(current\.json|vectors|ids)\.partial")
+_OURS = re.compile(
+    r"(current|history)\.json(\.partial)?|[0-9a-f]{64}(\.ids|\.mask)?\.npy"
+    r"|(vectors|ids|mask\.[-_a-z0-9]+)\.partial"
+)
 _MOST = 1000
 """Folders looked at in one go."""
 

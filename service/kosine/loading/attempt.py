@@ -41,8 +41,12 @@ class Attempt:
         self,
         note: Callable[[Stage, int, int], None],
         judged: Callable[[CanaryReport], None] = lambda _: None,
+        *,
+        ordered: bool = False,
     ) -> None:
         self.stage = Stage.GATE
+        self.ordered = ordered
+        """Whether somebody asked for that very version."""
         self._note = note
         self._judged = judged
         self._loop = asyncio.get_running_loop()

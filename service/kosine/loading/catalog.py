@@ -16,7 +16,9 @@ import msgspec
 import structlog
 
 from kosine.errors import UnknownIndex
-from kosine.loading.reloader import Reloader, ReloaderParts
+from kosine.loading.copies import keeps_copies
+from kosine.loading.reloader import Reloader
+from kosine.loading.reloader_parts import ReloaderParts
 from kosine.loading.threads import Overdue
 from kosine.serving.version import open_version
 from kosine.settings import IndexSettings, Settings
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kosine.loading.copies import Copies
+    from kosine.loading.orders import Command
     from kosine.loading.pipeline import LoadedIndex
-    from kosine.loading.reloader import Loader
+    from kosine.loading.reloader_parts import Loader
     from kosine.loading.threads import LoaderThreads
     from kosine.loading.watcher import Watcher
     from kosine.metrics import Metrics
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
 __all__ = ("HOT", "Catalog", "Changes", "plan")
 
 HOT = frozenset(
-    {"k", "masks", "max_query_rows", "timeout", "policy", "required", "refresh", "guard", "canary", "batch"}
+    {"k", "masks", "max_query_rows", "timeout", "policy", "required"}
+    | {"history", "refresh", "guard", "canary", "batch"}
 )
 """Settings of an index that the version being served can take. Of `batch` all but `max_rows`: its engine was
 admitted and warmed up for that. Masks are loaded for it by themselves."""
@@ -122,6 +126,7 @@ class Catalog:
             open_version=opened,
             metrics=metrics,
             rng=rng,
+            copies=copies,
         )
         self._registry = registry
         self._metrics = metrics
@@ -139,14 +144,25 @@ class Catalog:
         return self._settings.default_index
 
     async def force(self, name: str) -> ReloadOutcome:
-        """Read the source of `name` again and tell how it ended. Raises UnknownIndex or ShuttingDown.
+        """Read the source of `name` again and tell how it ended.
 
-        The same content answers `unchanged`, whatever happened to the file.
+        The same content answers `unchanged`, whatever happened to the file. Raises UnknownIndex, IndexPinned
+        or ShuttingDown.
         """
+        return await self._reloader(name).force()
+
+    async def order(self, name: str, command: Command, version: str | None = None) -> ReloadOutcome:
+        """Go back to a version of `name`, hold one, or follow the source again: see `Reloader.order`.
+
+        Raises UnknownIndex, UnknownVersion, VersionGone, ReloadFailed or ShuttingDown.
+        """
+        return await self._reloader(name).order(command, version)
+
+    def _reloader(self, name: str) -> Reloader:
         reloader = self._reloaders.get(name)
         if reloader is None:
             raise UnknownIndex("no index of that name is configured; GET /indexes lists those that are")
-        return await reloader.force()
+        return reloader
 
     async def apply(self, settings: Settings) -> Changes:
         """Make `settings` the configuration in force; returns once removed indexes are freed."""
@@ -182,12 +198,10 @@ class Catalog:
         self._metrics.forget(name)
 
     async def _remove_copies(self) -> None:
-        """Of indexes that are not in a store, or not configured; their loads have ended."""
+        """Of indexes that are to have none, or are not configured; their loads have ended."""
         if self._copies is None:
             return
-        wanted = frozenset(
-            name for name, index in self._settings.indexes.items() if local_path(index.uri) is None
-        )
+        wanted = frozenset(name for name, index in self._settings.indexes.items() if keeps_copies(index))
         try:
             await self._threads.run(
                 partial(self._copies.keep_only, wanted), name="copies", within=_COPIES_WITHIN

@@ -1,10 +1,10 @@
-"""A local copy of the last good version of each index in a store, for a start while the store is down.
+"""Local copies of what each index served: of the last good version in its store, and of those in its history.
 
 What a load reads is written aside as it passes. Once the version serves, the copy takes its place: files
 named by their SHA-256, flushed and renamed, then the record that names them, last. So whoever is killed at
 any point leaves the old copy or the new one. A copy is hashed whole before it is used, and dropped if it is
-not what its record says. One copy an index is kept, while it is configured. Whatever the disk does here is
-logged, and hurts nobody.
+not what its record says. Files that neither the record nor the history names go, and all of them with their
+index. Whatever the disk does here is logged, and hurts nobody.
 """
 
 from __future__ import annotations
@@ -13,62 +13,34 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-from msgspec import Struct, field
 
 from kosine.loading.abandoned_copies import FoldersInUse, remove_unused
-from kosine.loading.job import Sources
-from kosine.loading.manifest import Manifest  # noqa: TC001  msgspec reads the annotations
-from kosine.loading.source import Fingerprint  # noqa: TC001
+from kosine.loading.history import History
+from kosine.loading.version_files import VersionFiles, by_role, files_of, mask_role
+from kosine.source_uri import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from kosine.loading.job import Sources
     from kosine.loading.source import Reader
     from kosine.settings import IndexSettings
 
-__all__ = ("Copies", "PendingCopy", "StoredCopy", "mask_role")
+__all__ = ("Copies", "PendingCopy", "StoredCopy", "keeps_copies")
 
 _RECORD = "current.json"
-_ENDINGS = {"vectors": ".npy", "ids": ".ids.npy"}
-_MASK = "mask."
-"""Before the name of a mask; names have no dots."""
+_HISTORY = "history.json"
 
 
-def mask_role(name: str) -> str:
-    """What the mask `name` is in a copy, beside `vectors` and `ids`."""
-    return f"{_MASK}{name}"
-
-
-class _Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What is kept of an index, and what the store called it."""
-
-    uri: str
-    ids_uri: str | None
-    vectors: Fingerprint
-    ids: Fingerprint | None
-    manifest: Fingerprint | None
-    named: Manifest | None
-    sha256: dict[str, str]
-    masks: dict[str, Fingerprint] = field(default_factory=dict)
-    mask_uris: dict[str, str] = field(default_factory=dict)
-
-    def sources(self) -> Sources:
-        return Sources(
-            vectors=self.vectors, ids=self.ids, masks=self.masks, manifest=self.manifest, named=self.named
-        )
-
-    def files(self) -> dict[str, str]:
-        return {role: f"{digest}{_ending(role)}" for role, digest in self.sha256.items()}
-
-    def is_of(self, settings: IndexSettings) -> bool:
-        return (self.uri, self.ids_uri, self.mask_uris) == (settings.uri, settings.ids, settings.masks)
+def keeps_copies(settings: IndexSettings) -> bool:
+    """Whether there are to be copies of that index."""
+    return local_path(settings.uri) is None or settings.history > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +57,8 @@ class Copies:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._found: dict[str, _Record | None] = {}
+        self._found: dict[str, VersionFiles | None] = {}
+        self._histories: dict[str, History] = {}
         self._in_use = FoldersInUse()
 
     def keep_only(self, names: frozenset[str]) -> None:
@@ -94,6 +67,7 @@ class Copies:
         dropped = self._in_use.let_go(but=wanted)
         for folder in dropped:
             self._found.pop(folder.name, None)
+            self._histories.pop(folder.name, None)
         log = structlog.get_logger(__name__)
         try:
             for folder in wanted:
@@ -117,6 +91,8 @@ class Copies:
 
     def recall(self, name: str, settings: IndexSettings) -> Sources | None:
         """What the copy of `name` was made of, if it is whole and of what is configured now."""
+        if local_path(settings.uri) is not None:
+            return None
         record = self._whole(name)
         if record is None or not record.is_of(settings):
             return None
@@ -127,55 +103,127 @@ class Copies:
         record = self._whole(name)
         if record is None or record.sources() != sources:
             return None
-        paths = {role: self._folder / name / file for role, file in record.files().items()}
-        return StoredCopy(
-            vectors=paths["vectors"],
-            ids=paths.get("ids"),
-            masks={name: paths[mask_role(name)] for name in sources.masks},
-        )
+        return self._stored(name, record)
 
-    def begin(self, name: str, settings: IndexSettings, sources: Sources) -> PendingCopy:
-        """Begin the copy that is to replace the one of `name`.
+    def earlier(self, name: str, files: VersionFiles) -> StoredCopy | None:
+        """The copy of a version of the history, if it is whole."""
+        try:
+            self._check_content(name, files)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            self._unusable(name, error)
+            return None
+        return self._stored(name, files)
+
+    def history(self, name: str) -> History:
+        """What was remembered of `name`."""
+        if name not in self._histories:
+            self._histories[name] = self._read_history(name)
+        return self._histories[name]
+
+    def remember(self, name: str, history: History) -> None:
+        """For the next start; copies that it does not name go. Blocks."""
+        folder = self._folder / name
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.hold(name)
+            _write(folder, _HISTORY, msgspec.json.encode(history))
+            self._histories[name] = history
+            self.sweep(name)
+        except OSError as error:
+            structlog.get_logger(__name__).warning("copy_failed", index=name, reason=_named(error))
+
+    def sweep(self, name: str, *, new: VersionFiles | None = None) -> None:
+        """Remove files that neither the record, nor the history, nor `new` names. Raises OSError."""
+        named = [self._record(name), new, *(each.files for each in self.history(name).versions)]
+        wanted = {file for each in named if each is not None for file in each.copies().values()}
+        for path in (self._folder / name).iterdir():
+            if path.name not in {*wanted, _RECORD, _HISTORY}:
+                path.unlink()
+
+    def begin(
+        self, name: str, settings: IndexSettings, sources: Sources, *, earlier: bool = False
+    ) -> PendingCopy:
+        """Begin the copy that is to replace the one of `name`; an `earlier` version replaces none.
 
         What that one holds of `sources` needs not be read again.
         """
         record = self._found.get(name)
         carried = _carried(record, sources) if record is not None else {}
-        return PendingCopy(self, name, self._folder / name, settings, sources, carried)
+        return PendingCopy(self, name, self._folder / name, settings, sources, carried, earlier=earlier)
 
-    def took_over(self, name: str, record: _Record) -> None:
+    def took_over(self, name: str, record: VersionFiles) -> None:
         """A new copy of `name` is in place."""
         self._found[name] = record
 
-    def _whole(self, name: str) -> _Record | None:
+    def _whole(self, name: str) -> VersionFiles | None:
         if name not in self._found:
             self._found[name] = self._check(name)
         return self._found[name]
 
-    def _check(self, name: str) -> _Record | None:
+    def _record(self, name: str) -> VersionFiles | None:
+        """What the record names, whole or not."""
+        if name in self._found:
+            return self._found[name]
+        with contextlib.suppress(OSError, ValueError):
+            return msgspec.json.decode((self._folder / name / _RECORD).read_bytes(), type=VersionFiles)
+        return None
+
+    def _check(self, name: str) -> VersionFiles | None:
         folder = self._folder / name
         try:
-            record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=_Record)
-            if record.sha256.keys() != _by_role(record.sources()).keys():
-                raise ValueError("its record does not tell of the files that it names")
-            for role, file in record.files().items():
-                if _sha256(folder / file) != record.sha256[role]:
-                    raise ValueError(f"the copy of the {role} is not what it was")
+            record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=VersionFiles)
+            self._check_content(name, record)
             with contextlib.suppress(OSError):  # it may be read only
                 os.utime(folder)  # it is used
         except FileNotFoundError as error:
             if error.filename == str(folder / _RECORD):
                 return None
-            reason = "a file of it is missing"
-        except OSError as error:
-            reason = _named(error)
-        except ValueError as error:  # of the record's JSON, too
-            reason = str(error)
+            self._unusable(name, error)
+        except (OSError, ValueError) as error:  # of the record's JSON, too
+            self._unusable(name, error)
         else:
             return record
-        structlog.get_logger(__name__).warning("copy_unusable", index=name, reason=reason)
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (folder / _RECORD).unlink(missing_ok=True)
         return None
+
+    def _check_content(self, name: str, files: VersionFiles) -> None:
+        """ValueError, or OSError, unless every copy is there and is what it was."""
+        if files.sha256.keys() != files.seen().keys():
+            raise ValueError("its record does not tell of the files that it names")
+        for role, file in files.copies().items():
+            path = self._folder / name / file
+            if _sha256(path) != files.sha256[role]:
+                path.unlink()
+                raise ValueError(f"the copy of the {role} is not what it was")
+
+    def _read_history(self, name: str) -> History:
+        path = self._folder / name / _HISTORY
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=History)
+        except FileNotFoundError:
+            return History()
+        except (OSError, ValueError) as error:
+            self._unusable(name, error)
+            return History()
+
+    def _stored(self, name: str, files: VersionFiles) -> StoredCopy:
+        paths = {role: self._folder / name / file for role, file in files.copies().items()}
+        return StoredCopy(
+            vectors=paths["vectors"],
+            ids=paths.get("ids"),
+            masks={each: paths[mask_role(each)] for each in files.masks},
+        )
+
+    def _unusable(self, name: str, error: OSError | ValueError) -> None:
+        reason = str(error)
+        if isinstance(error, FileNotFoundError):
+            reason = "a file of it is missing"
+        elif isinstance(error, OSError):
+            reason = _named(error)
+        structlog.get_logger(__name__).warning("copy_unusable", index=name, reason=reason)
 
 
 class PendingCopy:
@@ -189,6 +237,8 @@ class PendingCopy:
         settings: IndexSettings,
         sources: Sources,
         carried: dict[str, str],
+        *,
+        earlier: bool,
     ) -> None:
         self._copies = copies
         self._name = name
@@ -197,6 +247,7 @@ class PendingCopy:
         self._sources = sources
         self._carried = carried
         """SHA-256 of files of the copy before that are part of this one."""
+        self._earlier = earlier
         self._files: dict[str, int] = {}
         self._written: dict[str, int] = {}
         self._digests: dict[str, str] = {}
@@ -223,27 +274,26 @@ class PendingCopy:
             if offset <= self._written[role]:
                 self._written[role] = max(self._written[role], offset + len(content))
 
-    def found(self, digests: Mapping[str, bytes]) -> None:
-        """SHA-256 of what was read, by role."""
-        self._digests = {role: digest.hex() for role, digest in digests.items()}
+    def found(self, sha256: Mapping[str, str]) -> None:
+        """Of what was read, by role, in hex."""
+        self._digests = dict(sha256)
 
     def commit(self) -> None:
-        """Put the copy in the place of the one before, unless it is not whole. Blocks."""
+        """Put the copy in its place, unless it is not whole. Blocks."""
         if not self._is_whole():
             self.discard()
             return
         with self._given_up_on_failure():
-            record = self._record()
-            files = record.files()
+            record = files_of(self._settings, self._sources, {**self._carried, **self._digests})
+            files = record.copies()
             for role, descriptor in self._files.items():
                 os.fsync(descriptor)
                 self._partial(role).replace(self._folder / files[role])
             _sync(self._folder)
-            self._write_record(msgspec.json.encode(record))
-            self._copies.took_over(self._name, record)
-            for path in self._folder.iterdir():
-                if path.name not in {*files.values(), _RECORD}:
-                    path.unlink()
+            if not self._earlier:
+                _write(self._folder, _RECORD, msgspec.json.encode(record))
+                self._copies.took_over(self._name, record)
+            self._copies.sweep(self._name, new=record)
         self._close()
 
     def discard(self) -> None:
@@ -256,33 +306,10 @@ class PendingCopy:
     def _is_whole(self) -> bool:
         sizes = {
             role: fingerprint.size
-            for role, fingerprint in _by_role(self._sources).items()
+            for role, fingerprint in by_role(self._sources).items()
             if role not in self._carried
         }
         return sizes == self._written and sizes.keys() == self._digests.keys() == self._files.keys()
-
-    def _record(self) -> _Record:
-        sources, settings = self._sources, self._settings
-        return _Record(
-            uri=settings.uri,
-            ids_uri=settings.ids,
-            vectors=sources.vectors,
-            ids=sources.ids,
-            manifest=sources.manifest,
-            named=sources.named,
-            sha256={**self._carried, **self._digests},
-            masks=dict(sources.masks),
-            mask_uris=settings.masks,
-        )
-
-    def _write_record(self, content: bytes) -> None:
-        partial = self._folder / f"{_RECORD}.partial"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._folder / _RECORD)
-        _sync(self._folder)
 
     def _partial(self, role: str) -> Path:
         return self._folder / f"{role}.partial"
@@ -328,23 +355,21 @@ class _KeptReader:
         self._reader.verify()
 
 
-def _ending(role: str) -> str:
-    return ".mask.npy" if role.startswith(_MASK) else _ENDINGS[role]
-
-
-def _by_role(sources: Sources) -> dict[str, Fingerprint]:
-    ids = {"ids": sources.ids} if sources.ids is not None else {}
-    return {
-        "vectors": sources.vectors,
-        **ids,
-        **{mask_role(name): fingerprint for name, fingerprint in sources.masks.items()},
-    }
-
-
-def _carried(record: _Record, sources: Sources) -> dict[str, str]:
+def _carried(record: VersionFiles, sources: Sources) -> dict[str, str]:
     """What a copy holds of `sources`."""
-    before, wanted = _by_role(record.sources()), _by_role(sources)
+    before, wanted = by_role(record.sources()), by_role(sources)
     return {role: digest for role, digest in record.sha256.items() if before.get(role) == wanted.get(role)}
+
+
+def _write(folder: Path, name: str, content: bytes) -> None:
+    """In the place of what is there; whoever is killed leaves one of both."""
+    partial = folder / f"{name}.partial"
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / name)
+    _sync(folder)
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kosine.errors import Stage
     from kosine.loading.canary.live import LiveVersion
+    from kosine.loading.history import Served
     from kosine.loading.manifest import Manifest
     from kosine.serving.masks import Masks
     from kosine.serving.status import CanaryReport, VersionInfo
@@ -91,6 +92,8 @@ class LoadJob:
     """What the canary compares with; None: nothing serves."""
     judged: Callable[[CanaryReport], None] = lambda _: None
     """Called with what the canary found, before the load goes on or is refused for it."""
+    earlier: Served | None = None
+    """The version to load again, of which `sources` are; None: what the source holds."""
     proven: bool = False
     """Whether a version of these files has served before: neither guards nor canary stop it."""
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.admission import MemoryNeed
-from kosine.loading.copies import mask_role
 from kosine.loading.job import Unchanged
 from kosine.loading.manifest import check_mask_digest
 from kosine.loading.masks import MASK_BUFFER_BYTES, named_masks, read_mask, read_mask_header
+from kosine.loading.version_files import mask_role
 
 if TYPE_CHECKING:
     from kosine.loading.admission import Admission
@@ -94,7 +94,7 @@ class MaskLoad:
             if found is None:
                 return Unchanged()
             if files.copy is not None:
-                files.copy.found({mask_role(name): mask.digest for name, mask in read.items()})
+                files.copy.found({mask_role(name): mask.digest.hex() for name, mask in read.items()})
             unfinished.pop_all()
             return replace(found, copy=files.copy)
 

@@ -1,4 +1,8 @@
-"""The files of one load, opened as one unit: from their store, or from the local copy of the same files."""
+"""The files of one load, opened as one unit: from their store, or from the local copy of the same files.
+
+An earlier version is read from its copy, else from where its files were, if they are still there as they
+were: what a manifest names is never written to again. Either way its content is proven by its digest.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,22 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kosine.errors import LoadCode, LoadError
-from kosine.loading.copies import mask_role
+from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.copies import keeps_copies
 from kosine.loading.local import LocalStorage
+from kosine.loading.version_files import mask_role
 from kosine.source_uri import COMMAND_LINE, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from kosine.loading.copies import Copies, PendingCopy
+    from kosine.loading.copies import Copies, PendingCopy, StoredCopy
+    from kosine.loading.history import Served
     from kosine.loading.job import LoadJob
     from kosine.loading.manifest import Manifests
-    from kosine.loading.source import Reader, Storage
+    from kosine.loading.source import Fingerprint, Reader, Storage
+    from kosine.loading.version_files import VersionFiles
 
 __all__ = ("Files", "MaskFiles", "Opener")
 
@@ -83,7 +90,7 @@ class Opener:
     def open(self, job: LoadJob) -> Iterator[Files]:
         """The files of `job.sources`; left only when none has changed meanwhile."""
         with contextlib.ExitStack() as stack:
-            files = self._stored(job, stack) or self._fetched(job, stack)
+            files = self._copied(job, stack) or self._fetched(job, stack)
             with _verified(files):
                 yield files
 
@@ -97,10 +104,8 @@ class Opener:
             with _verified(files):
                 yield files
 
-    def _stored(self, job: LoadJob, stack: contextlib.ExitStack) -> Files | None:
-        if self._copies is None or not job.from_copy:
-            return None
-        stored = self._copies.stored(job.name, job.sources)
+    def _copied(self, job: LoadJob, stack: contextlib.ExitStack) -> Files | None:
+        stored = self._stored(job)
         if stored is None:
             return None
         try:
@@ -111,6 +116,15 @@ class Opener:
             )
         except LoadError:  # gone since it was found whole
             return None
+
+    def _stored(self, job: LoadJob) -> StoredCopy | None:
+        if self._copies is None:
+            return None
+        if job.earlier is not None:
+            return self._copies.earlier(job.name, job.earlier.files)
+        if not job.from_copy or local_path(job.settings.uri) is not None:
+            return None
+        return self._copies.stored(job.name, job.sources)
 
     def _fetched(self, job: LoadJob, stack: contextlib.ExitStack) -> Files:
         sources, storage = job.sources, self.storage.using(job.settings.credentials)
@@ -126,12 +140,15 @@ class Opener:
         return Files(vectors=vectors, ids=ids, masks=masks, copy=copy)
 
     def _copy(self, job: LoadJob) -> PendingCopy | None:
-        if self._copies is None or local_path(job.settings.uri) is not None:
+        if self._copies is None or not keeps_copies(job.settings):
             return None
-        return self._copies.begin(job.name, job.settings, job.sources)
+        return self._copies.begin(job.name, job.settings, job.sources, earlier=job.earlier is not None)
 
     def _locate(self, job: LoadJob, storage: Storage) -> _Places:
         settings, sources = job.settings, job.sources
+        if job.earlier is not None:
+            _require_there(job.earlier, storage)
+            return _places(job.earlier.files)
         if sources.manifest is None:
             return _Places(vectors=settings.uri, ids=settings.ids, masks=settings.masks)
         named = self._manifests.read(storage, settings.uri, sources.manifest, seen=sources.named)
@@ -140,6 +157,33 @@ class Opener:
             ids=named.ids.uri if named.ids is not None else None,
             masks={name: part.uri for name, part in named.masks.items()},
         )
+
+
+def _places(files: VersionFiles) -> _Places:
+    places = files.places()
+    masks = {name: places[mask_role(name)] for name in files.masks}
+    return _Places(vectors=places["vectors"], ids=places.get("ids"), masks=masks)
+
+
+def _require_there(earlier: Served, storage: Storage) -> None:
+    """LoadError `version_gone` unless its files are where they were, as they were."""
+    places = earlier.files.places()
+    for role, then in earlier.files.seen().items():
+        try:
+            now: Fingerprint | None = storage.fingerprint(places[role])
+        except LoadError as error:
+            if error.code is not LoadCode.SOURCE_MISSING:
+                raise
+            now = None
+        if now is None or now.token != then.token:
+            raise LoadError(
+                LoadCode.VERSION_GONE,
+                f"version {earlier.version}: {places[role]} {'is gone' if now is None else 'was replaced'}, "
+                "and there is no whole local copy; service.cache_dir with history of 1 or more keeps copies, "
+                "and files that a manifest names stay where they are",
+                stage=Stage.GATE,
+                asked=earlier.version,
+            )
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ from kosine.loading.admission import MemoryNeed
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, read_matrix
 from kosine.loading.body import CHUNK_BYTES, read_chunks
 from kosine.loading.canary.trial import Trial
-from kosine.loading.copies import mask_role
 from kosine.loading.guards import check_guards
+from kosine.loading.history import check_earlier
 from kosine.loading.ids import read_ids, read_ids_header
 from kosine.loading.job import Sources, Unchanged
 from kosine.loading.layout import plan_matrix
@@ -34,6 +34,7 @@ from kosine.loading.mask_load import LoadedMasks, MaskLoad, mask_bytes, read_mas
 from kosine.loading.masks import named_masks, read_mask_header
 from kosine.loading.opening import Opener
 from kosine.loading.self_check import check_engine, sample_rows
+from kosine.loading.version_files import files_of, sha256_of
 from kosine.npy.header import read_header
 from kosine.serving.item_ids import LOOKUP_BYTES, ItemIds
 from kosine.serving.masks import FileRows
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from kosine.loading.masks import MaskArtifact
     from kosine.loading.opening import Files
     from kosine.loading.source import Reader, Storage
+    from kosine.loading.version_files import VersionFiles
     from kosine.serving.masks import Masks
     from kosine.settings import IndexSettings
 
@@ -68,6 +70,7 @@ class LoadedIndex:
     engine: Engine
     ids: ItemIds
     masks: Masks
+    files: VersionFiles
     copy: PendingCopy | None = None
     """To be committed once it serves, or discarded."""
 
@@ -187,10 +190,14 @@ class _Load:
                 artifact, ids, digest = self._fetch(files, plan, booking)
             if digest == job.reuse:
                 return self._only_masks(read)
-            loaded = self._build(plan, artifact, ids, digest, read)
+            found = files_of(
+                job.settings,
+                job.sources,
+                sha256_of(artifact.digest, ids.digest if ids is not None else None, read),
+            )
+            loaded = self._build(plan, artifact, ids, found, digest, read)
             if files.copy is not None:
-                masks = {mask_role(name): mask.digest for name, mask in read.items()}
-                files.copy.found({"vectors": artifact.digest, **_ids_digest(ids), **masks})
+                files.copy.found(found.sha256)
             unfinished.pop_all()
             return replace(loaded, copy=files.copy)
 
@@ -286,13 +293,17 @@ class _Load:
     def _digest(self, plan: MatrixPlan, vectors: bytes, ids: bytes) -> str:
         if (named := self._job.sources.named) is not None:
             check_digests(named, vectors=vectors, ids=ids)
-        return _digest(self._job.settings, plan.dim, vectors, ids)
+        found = _digest(self._job.settings, plan.dim, vectors, ids)
+        if self._job.earlier is not None:
+            check_earlier(self._job.earlier, found)
+        return found
 
     def _build(
         self,
         plan: MatrixPlan,
         artifact: MatrixArtifact,
         ids: IdsArtifact | None,
+        files: VersionFiles,
         digest: str,
         read: Mapping[str, MaskArtifact],
     ) -> LoadedIndex:
@@ -316,7 +327,7 @@ class _Load:
         except BaseException:
             engine.close()
             raise
-        return LoadedIndex(info=info, engine=engine, ids=items, masks=masks)
+        return LoadedIndex(info=info, engine=engine, ids=items, masks=masks, files=files)
 
     def _left(self, artifact: MatrixArtifact, ids: IdsArtifact | None) -> NDArray[np.generic] | None:
         """Ids of what is left of the file, which must satisfy the guards, too."""
@@ -369,10 +380,6 @@ def _file_rows(plan: MatrixPlan, artifact: MatrixArtifact) -> FileRows:
     kept = np.zeros(plan.rows, np.bool_)
     kept[artifact.dropped.kept] = True
     return FileRows(count=plan.rows, kept=kept)
-
-
-def _ids_digest(ids: IdsArtifact | None) -> dict[str, bytes]:
-    return {"ids": ids.digest} if ids is not None else {}
 
 
 def _ids_bytes(sources: Sources, rows: int) -> int:

@@ -40,7 +40,9 @@ TRANSIENT = frozenset(
     }
 )
 """Worth another try with the same bytes."""
-POLLED = frozenset({LoadCode.SOURCE_MISSING, LoadCode.SOURCE_FORBIDDEN, LoadCode.BAD_GOLDEN})
+POLLED = frozenset(
+    {LoadCode.SOURCE_MISSING, LoadCode.SOURCE_FORBIDDEN, LoadCode.BAD_GOLDEN, LoadCode.VERSION_GONE}
+)
 """Somebody has to put it right; looked for at every poll."""
 
 
@@ -85,6 +87,8 @@ class Situation:
     """None when the look failed."""
     failed: Failed | None = None
     forced: bool = False
+    pinned: bool = False
+    """Whether a version is served whatever the source holds."""
 
 
 class Kind(StrEnum):
@@ -94,6 +98,8 @@ class Kind(StrEnum):
     """Nothing to do before `until`: the source cannot be seen, or a failed load is not to be retried yet."""
     UNCHANGED = "unchanged"
     """What is seen is what serves; poll at `until`."""
+    HELD = "held"
+    """What is seen is something else than the pinned version; poll at `until`."""
     SETTLE = "settle"
     """Look again at `until`."""
     LOAD = "load"
@@ -141,6 +147,8 @@ def decide(situation: Situation) -> Action:
     poll = now + situation.interval
     if seen is None:
         return Action(Kind.WAIT, min(poll, _retry_at(situation) or poll))
+    if situation.pinned:
+        return Action(Kind.UNCHANGED if seen.token == situation.loaded else Kind.HELD, poll)
     if not situation.forced:
         if seen.token == situation.loaded:
             return Action(Kind.UNCHANGED, poll)

@@ -10,68 +10,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
-from kosine.errors import LoadCode, LoadError, ShuttingDown, Stage
+from kosine.errors import InternalError, LoadCode, LoadError, RequestError, Stage
 from kosine.loading.attempt import Attempt, Loaded, let_go
 from kosine.loading.canary.live import LiveVersion
+from kosine.loading.failures import defect, unsettled
 from kosine.loading.job import Held, LoadJob, Unchanged
+from kosine.loading.keeper import Keeper
+from kosine.loading.looking import LOOK_WITHIN, look
 from kosine.loading.mask_load import LoadedMasks
+from kosine.loading.orders import Asked, Order, not_gone_back, pinned_to, stopping
 from kosine.loading.pipeline import LoadedIndex
 from kosine.loading.refresh_policy import Failed, Kind, Seen, Situation, decide, see
 from kosine.loading.reporting import Reporter
-from kosine.loading.threads import Overdue
 from kosine.serving.status import ReloadOutcome
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
     from typing import Literal
 
+    from kosine.loading.history import Served
     from kosine.loading.job import Sources
-    from kosine.loading.threads import LoaderThreads
-    from kosine.metrics import Metrics
-    from kosine.serving.registry import Registry
-    from kosine.serving.status import VersionInfo
-    from kosine.serving.version import Version
+    from kosine.loading.orders import Command
+    from kosine.loading.reloader_parts import ReloaderParts
+    from kosine.serving.status import Cause, VersionInfo
     from kosine.settings import IndexSettings
 
-__all__ = ("Loader", "Reloader", "ReloaderParts")
-
-T = TypeVar("T")
-
-_LOOK_WITHIN = 30.0
-_MOST_LEFT_BEHIND = 4
-"""Threads of one index that may hang at once; past it the source is not touched until one returns."""
-
-
-class Loader(Protocol):
-    """What blocks: `Pipeline`. Raises LoadError."""
-
-    def look(self, settings: IndexSettings) -> Sources:
-        """Fingerprints now."""
-
-    def load(self, job: LoadJob) -> Loaded | Unchanged:
-        """Run every step."""
-
-    def recall(self, name: str, settings: IndexSettings) -> Sources | None:
-        """What a local copy was made of; raises nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReloaderParts:
-    """What all reloaders share."""
-
-    registry: Registry
-    loader: Loader
-    threads: LoaderThreads
-    open_version: Callable[[LoadedIndex, IndexSettings], Version]
-    metrics: Metrics
-    rng: random.Random
+__all__ = ("Reloader",)
 
 
 class Reloader:
@@ -84,12 +53,14 @@ class Reloader:
         self._registry = parts.registry
         self._loop = asyncio.get_running_loop()
         self._reporter = Reporter(name, registry=parts.registry, metrics=parts.metrics)
+        self._keeper = Keeper(name, copies=parts.copies, threads=parts.threads, reporter=self._reporter)
         self._log = structlog.get_logger(__name__).bind(index=name)
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
-        self._asked: list[asyncio.Future[ReloadOutcome | None]] = []
+        self._asked = Asked()
+        self._orders: list[Order] = []
         self._seen: Seen | None = None
         self._failed: Failed | None = None
         self._loaded: str | None = None
@@ -127,17 +98,31 @@ class Reloader:
         self._wake.set()
 
     async def force(self) -> ReloadOutcome:
-        """Read the source again, whatever its fingerprint, and tell how it ended. Raises ShuttingDown.
+        """Read the source again, whatever its fingerprint, and tell how it ended.
 
-        Everyone who asks before that load begins shares it; who asks later gets the next one.
+        Everyone who asks before that load begins shares it; who asks later gets the next one. Raises
+        ShuttingDown, or IndexPinned.
         """
-        answer: asyncio.Future[ReloadOutcome | None] = self._loop.create_future()
-        if not self._closing:
-            self._asked.append(answer)
-            self._wake.set()
-            if (outcome := await answer) is not None:
-                return outcome
-        raise ShuttingDown("the index is being stopped; ask another replica", retry_after=1)
+        if self._closing:
+            raise stopping()
+        answer: asyncio.Future[ReloadOutcome] = self._loop.create_future()
+        self._asked.add(answer)
+        self._wake.set()
+        return await answer
+
+    async def order(self, command: Command, version: str | None = None) -> ReloadOutcome:
+        """Go back to a version, hold one, or follow the source again; a load of the source is called off.
+
+        Raises UnknownVersion, VersionGone, ReloadFailed or ShuttingDown, and then nothing has changed.
+        """
+        order = Order(command, version, self._loop.create_future())
+        if self._closing:
+            raise stopping()
+        self._orders.append(order)
+        if self._attempt is not None and not self._attempt.ordered:
+            self._attempt.call_off()
+        self._wake.set()
+        return await order.answer
 
     async def close(self, *, grace: float = 5.0) -> None:
         """Call off what runs; after `grace` seconds leave it behind."""
@@ -151,7 +136,9 @@ class Reloader:
                 task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._answer(None)
+        self._asked.tell(stopping())
+        for order in self._orders:
+            order.refuse(stopping())
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.critical("reloader_died", exc_info=error)
 
@@ -162,16 +149,29 @@ class Reloader:
                 until = await self._turn()
             except Exception:  # noqa: BLE001  whatever it was, the index must go on following its source
                 self._log.exception("reloader_defect")
-                until = self._failed_look(_defect(Stage.FINGERPRINT), began=self._loop.time())
+                until = self._failed_look(defect(Stage.FINGERPRINT), began=self._loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self._wake.wait()
 
     async def _turn(self) -> float:
+        """An order, or else a look; returns when it is time for the next."""
+        await self._keeper.recall(self._settings)
+        if self._orders:
+            await self._obey(self._orders.pop(0))
+            return self._loop.time()
+        if (held := self._keeper.pinned) is not None:
+            self._asked.tell(pinned_to(held))
+            if self._registry.current(self._name) is None:
+                return await self._restore(held)
+        return await self._follow()
+
+    async def _follow(self) -> float:
         """One look and what follows from it; returns when to look again."""
         settings, asked, began = self._settings, len(self._asked), self._loop.time()
         try:
-            sources = await self._look(settings)
+            self._reporter.looked()
+            sources = await look(self._parts, self._name, settings)
         except LoadError as error:
             await self._recall(settings)
             return self._failed_look(error, began=began, asked=asked)
@@ -186,9 +186,9 @@ class Reloader:
                 await self._load(sources)
                 return self._loop.time()
             case Kind.GIVE_UP:
-                return self._failed_look(_unsettled(), began=self._seen.since)
-            case Kind.UNCHANGED:
-                self._reporter.confirmed()
+                return self._failed_look(unsettled(), began=self._seen.since)
+            case Kind.HELD | Kind.UNCHANGED:
+                (self._reporter.waits if action.kind is Kind.HELD else self._reporter.confirmed)()
                 if self._failed is not None:
                     self._failed = None
                     self._reporter.recovered()
@@ -199,17 +199,55 @@ class Reloader:
         if self._recalled or self._closing or self._registry.current(self._name) is not None:
             return
         self._recalled = True
-        sources = await self._with_copy(partial(self._parts.loader.recall, self._name, settings))
+        sources = await self._keeper.on_disk(
+            partial(self._parts.loader.recall, self._name, settings), settings
+        )
         if sources is not None and self._settings is settings:
             await self._load(sources, stale=True)
 
-    async def _with_copy(self, call: Callable[[], T]) -> T | None:
-        """What `call` returns; None where the disk of the copies hangs."""
+    async def _obey(self, order: Order) -> None:
         try:
-            return await self._parts.threads.run(call, name=self._name, within=self._settings.refresh.timeout)
-        except Overdue:
-            self._log.warning("copy_failed", reason="the disk takes longer than refresh.timeout")
-            return None
+            await self._carry_out(order)
+        except RequestError as refusal:
+            order.refuse(refusal)
+        except BaseException:
+            order.refuse(InternalError("a defect of kosine; the log has the traceback"))
+            raise
+
+    async def _carry_out(self, order: Order) -> None:
+        current, settings = self._registry.current(self._name), self._settings
+        outcome: Literal["published", "unchanged"] = "unchanged"
+        if order.command == "unpin":
+            await self._keeper.let_go(settings)
+        else:
+            entry = self._keeper.target(order.version, settings, stay=order.command == "pin")
+            if current is None or current.info.digest != entry.digest:
+                failure = await self._go_back(entry)
+                if failure is not None:
+                    version = self._outcome("failed").version
+                    raise not_gone_back(failure, entry, serving=version)
+                outcome = "published"
+            await self._keeper.hold(entry, settings)
+        order.done(self._outcome(outcome))
+
+    async def _go_back(self, entry: Served) -> LoadError | None:
+        """Serve `entry` again; what went wrong, if anything."""
+        sources, began = entry.files.sources(), self._loop.time()
+        result = await self._attempted(sources, proven=True, earlier=entry)
+        if isinstance(result, LoadError):
+            self._reporter.not_gone_back(entry.version, result, seconds=self._loop.time() - began)
+            return result
+        self._conclude(result, sources, began=began, cause="rollback")
+        await self._keep(result)
+        return None
+
+    async def _restore(self, held: Served) -> float:
+        """Serve the pinned version, which nothing else may take the place of; returns when to try again."""
+        began = self._loop.time()
+        failure = await self._go_back(held)
+        if failure is None or failure.code is LoadCode.CANCELLED:
+            return self._loop.time()
+        return self._failed_look(failure, began=began)
 
     def _situation(self, *, forced: bool = False) -> Situation:
         refresh = self._settings.refresh
@@ -222,48 +260,48 @@ class Reloader:
             seen=self._seen,
             failed=self._failed,
             forced=forced,
+            pinned=self._keeper.pinned is not None,
         )
-
-    async def _look(self, settings: IndexSettings) -> Sources:
-        self._reporter.looked()
-        threads, within = self._parts.threads, min(_LOOK_WITHIN, settings.refresh.timeout)
-        hanging = threads.left_behind(self._name)
-        if hanging >= _MOST_LEFT_BEHIND:
-            raise _timed_out(f"{hanging} earlier reads of the source still hang")
-        try:
-            return await threads.run(
-                partial(self._parts.loader.look, settings), name=self._name, within=within
-            )
-        except Overdue:
-            raise _timed_out(f"looking at the source took more than {within:g} s") from None
 
     def _failed_look(self, error: LoadError, *, began: float, asked: int | None = None) -> float:
         """There is nothing to load; returns when to look again."""
         self._seen = None
         self._failure(error, token=None, began=began)
-        self._answer(self._outcome("failed"), first=asked)
+        self._asked.tell(self._outcome("failed"), first=asked)
         return decide(self._situation()).until
 
     async def _load(self, sources: Sources, *, stale: bool = False) -> None:
-        asked, self._asked = self._asked, []
-        began = self._loop.time()
-        self._attempt = attempt = Attempt(self._reporter.progressed, self._reporter.judged)
-        try:
-            job = self._job(attempt, sources, proven=stale, reread=bool(asked))
-            result = await attempt.run(self._parts.loader.load, job, threads=self._parts.threads)
-            if isinstance(result, Loaded):
-                result = await self._publish(result, attempt)
-        finally:
-            self._attempt = None
-            self._asked = asked + self._asked
+        asked, began = len(self._asked), self._loop.time()
+        result = await self._attempted(sources, proven=stale, reread=bool(asked))
         if isinstance(result, LoadError) and result.code is LoadCode.CANCELLED:
             self._reporter.called_off()
             return
-        self._answer(self._conclude(result, sources, began=began, stale=stale), first=len(asked))
-        if isinstance(result, Loaded) and result.copy is not None:
-            await self._with_copy(result.copy.commit)
+        cause: Cause = "copy" if stale else "source"
+        self._asked.tell(self._conclude(result, sources, began=began, cause=cause), first=asked)
+        if not isinstance(result, LoadError):
+            await self._keep(result)
 
-    def _job(self, attempt: Attempt, sources: Sources, *, proven: bool, reread: bool) -> LoadJob:
+    async def _attempted(
+        self, sources: Sources, *, proven: bool, reread: bool = False, earlier: Served | None = None
+    ) -> Loaded | Unchanged | LoadError:
+        """Load and publish."""
+        self._attempt = attempt = Attempt(
+            self._reporter.progressed, self._reporter.judged, ordered=earlier is not None
+        )
+        try:
+            job = replace(self._job(attempt, sources), proven=proven, reread=reread, earlier=earlier)
+            result = await attempt.run(self._parts.loader.load, job, threads=self._parts.threads)
+            return await self._publish(result, attempt) if isinstance(result, Loaded) else result
+        finally:
+            self._attempt = None
+
+    async def _keep(self, result: Loaded | Unchanged) -> None:
+        """For the next start, and for whoever wants to go back."""
+        if isinstance(result, Loaded) and result.copy is not None:
+            await self._keeper.on_disk(result.copy.commit, self._settings)
+        await self._keeper.remember(self._settings)
+
+    def _job(self, attempt: Attempt, sources: Sources) -> LoadJob:
         current = self._registry.current(self._name)
         drops_first = self._settings.policy == "resource_preserving"
         return LoadJob(
@@ -273,7 +311,6 @@ class Reloader:
             served=self._published,
             reuse=current.info.digest if current is not None and not self._outdated else None,
             held=self._held(),
-            reread=reread,
             from_copy=current is None and self._failed is None,
             cancelled=attempt.cancelled,
             report=attempt.report,
@@ -282,7 +319,6 @@ class Reloader:
             if current is not None and not drops_first
             else None,
             judged=attempt.judge,
-            proven=proven,
         )
 
     def _make_room(self) -> None:
@@ -312,14 +348,14 @@ class Reloader:
                     current.masks = loaded.masks
             except Exception:  # noqa: BLE001  the engine has to be freed, whatever it was
                 self._log.exception("publish_defect")
-                refused = _defect(Stage.PUBLISH)
+                refused = defect(Stage.PUBLISH)
             else:
                 return loaded
-        await self._parts.threads.run(partial(let_go, loaded), name=self._name, within=_LOOK_WITHIN)
+        await self._parts.threads.run(partial(let_go, loaded), name=self._name, within=LOOK_WITHIN)
         return refused
 
     def _conclude(
-        self, result: Loaded | Unchanged | LoadError, sources: Sources, *, began: float, stale: bool
+        self, result: Loaded | Unchanged | LoadError, sources: Sources, *, began: float, cause: Cause
     ) -> ReloadOutcome:
         token = sources.combined.token
         if isinstance(result, LoadError):
@@ -334,9 +370,11 @@ class Reloader:
                 self._reporter.unchanged(seconds=seconds)
             if (current := self._registry.current(self._name)) is not None:
                 current.info = self._published = replace(current.info, fingerprint=token)
+                self._keeper.confirmed(self._settings, sources, current.masks)
             return self._outcome("masks_published" if isinstance(result, LoadedMasks) else "unchanged")
         self._published, self._outdated = result.info, False
-        self._reporter.published(result.info, seconds=seconds, stale=stale)
+        self._keeper.published(result, self._settings, cause=cause)
+        self._reporter.published(result.info, seconds=seconds, stale=cause == "copy")
         return self._outcome("published")
 
     def _failure(self, error: LoadError, *, token: str | None, began: float) -> None:
@@ -353,27 +391,3 @@ class Reloader:
             version=current.info.version if current is not None else None,
             error=self._reporter.failure if outcome == "failed" else None,
         )
-
-    def _answer(self, outcome: ReloadOutcome | None, *, first: int | None = None) -> None:
-        """Tell the `first` of those who asked, or all."""
-        answered, self._asked = self._asked[:first], self._asked[len(self._asked[:first]) :]
-        for one in answered:
-            if not one.done():
-                one.set_result(outcome)
-
-
-def _timed_out(detail: str) -> LoadError:
-    return LoadError(LoadCode.TIMED_OUT, f"{detail}; the old version serves on", stage=Stage.FINGERPRINT)
-
-
-def _unsettled() -> LoadError:
-    return LoadError(
-        LoadCode.UNSETTLED,
-        "the source keeps changing and never rested long enough to be read; "
-        "publish by renaming a complete file into place",
-        stage=Stage.FINGERPRINT,
-    )
-
-
-def _defect(stage: Stage) -> LoadError:
-    return LoadError(LoadCode.DEFECT, "a defect of kosine; the log has the traceback", stage=stage)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kosine.metrics import Metrics
     from kosine.serving.masks import Masks
     from kosine.serving.registry import Registry
-    from kosine.serving.status import CanaryReport, VersionInfo
+    from kosine.serving.status import CanaryReport, Pin, ServedVersion, VersionInfo
 
 __all__ = ("Reporter",)
 
@@ -105,8 +105,33 @@ class Reporter:
         self.confirmed()
         self._rest(last_error=None)
 
+    def kept(self, versions: tuple[ServedVersion, ...], pin: Pin | None) -> None:
+        """What served, the present version first, and what is pinned."""
+        waits = self._status.waits and pin is not None and versions == self._status.history
+        self._note(history=versions, pin=pin, waits=waits)
+
+    def waits(self) -> None:
+        """The source holds something else than the pinned version."""
+        if not self._status.waits:
+            self._log.info("index_held", version=self._status.pin.version if self._status.pin else None)
+            self._note(waits=True)
+
+    def not_gone_back(self, version: str, error: LoadError, *, seconds: float) -> None:
+        """An earlier version could not be loaded; what serves is as it was."""
+        self._metrics.reload(self._name, "failed", error.stage.value, seconds)
+        self._log.warning(
+            "rollback_failed",
+            version=version,
+            code=error.code.value,
+            stage=error.stage.value,
+            detail=error.detail,
+        )
+        self._rest()
+
     def confirmed(self) -> None:
         """The store holds what serves."""
+        if self._status.waits:
+            self._note(waits=False)
         if self._status.stale:
             self._log.info("copy_confirmed")
             self._note(stale=False)

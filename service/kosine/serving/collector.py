@@ -40,6 +40,7 @@ class IndexCollector(Collector):
                 "available": version is not None,
                 "failures": failure.consecutive if failure else 0,
                 "stale": load.stale,
+                "pinned": load.pin is not None,
             }
             if version is not None:
                 info = version.info
@@ -68,6 +69,7 @@ def _gauges() -> dict[str, GaugeMetricFamily]:
         "available": gauge("index_available", "1 while the index answers."),
         "failures": gauge("index_reload_failures", "Failed reloads since the last good one."),
         "stale": gauge("index_stale", "1 while a local copy serves that the store has not confirmed."),
+        "pinned": gauge("index_pinned", "1 while a version is served whatever the source holds."),
         "queue": gauge("queue_rows", "Queries that wait for a batch."),
         "rows": gauge("index_rows", "Rows of the served version."),
         "dim": gauge("index_dim", "Dimension of the served version."),

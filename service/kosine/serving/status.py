@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime  # noqa: TC003  msgspec reads the annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from kosine.errors import LoadCode, Stage
 
 __all__ = (
     "CanaryCheck",
     "CanaryReport",
+    "Cause",
     "ConfigurationRefusal",
     "ConfigurationStatus",
     "DroppedRows",
     "IndexState",
     "LoadFailure",
     "LoadStatus",
+    "Pin",
     "ReloadOutcome",
+    "ServedVersion",
     "VersionInfo",
 )
+
+
+Cause = Literal["source", "copy", "rollback"]
+"""How a version came to be served: from its source, from the local copy of a source that did not answer, or
+because somebody went back to it."""
 
 
 class IndexState(StrEnum):
@@ -71,6 +78,29 @@ class CanaryReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedVersion:
+    """One version of the history of an index."""
+
+    version: str
+    digest: str
+    fingerprint: str
+    rows: int
+    dim: int
+    cause: Cause
+    published_at: datetime
+    retired_at: datetime | None
+    """None: it serves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Holds an index at a version, whatever its source holds."""
+
+    version: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadStatus:
     """What loading is doing for one index."""
 
@@ -87,6 +117,11 @@ class LoadStatus:
     """Whether what serves was loaded with other settings than those in force."""
     canary: CanaryReport | None = None
     """Of the last load that had one."""
+    history: tuple[ServedVersion, ...] = ()
+    """The version that serves and those before it, newest first."""
+    pin: Pin | None = None
+    waits: bool = False
+    """Whether the source holds something else than the pinned version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
