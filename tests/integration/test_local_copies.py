@@ -293,9 +293,12 @@ async def test_n15_a_full_disk_hurts_nobody(
 KILLED = r"""
 import os, sys
 from pathlib import Path
+from datetime import UTC, datetime
 from kosine.loading.copies import Copies
+from kosine.loading.history import Served, serves
 from kosine.loading.job import Sources
 from kosine.loading.source import Fingerprint
+from kosine.loading.version_files import files_of
 from kosine.settings import IndexSettings
 folder, step, text = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()
 import hashlib, kosine.loading.copies as copies, pathlib
@@ -312,13 +315,21 @@ class Source:
     size, buffer_bytes = len(text), 0
     def read_into(self, offset, buffer): buffer[:] = text[offset:offset + len(buffer)]
     def verify(self): pass
-pending = Copies(folder).begin("items", IndexSettings(uri="s3://vectors/items.npy"), sources)
+kept, settings = Copies(folder), IndexSettings(uri="s3://vectors/items.npy")
+pending = kept.begin("items", settings, sources)
+history, sha256 = kept.history("items"), hashlib.sha256(text).hexdigest()
 for name in ("open", "pwrite", "fsync", "close"): setattr(copies.os, name, counted(getattr(os, name)))
 for name in ("replace", "unlink"): setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
 buffer = memoryview(bytearray(len(text)))
 pending.keeping(Source(), "vectors").read_into(0, buffer)
-pending.found({"vectors": hashlib.sha256(text).hexdigest()})
+pending.found({"vectors": sha256})
 pending.commit()
+served = Served(
+    version=sha256[:16], digest=sha256, fingerprint=text.decode(), rows=1, dim=1, layout="rows",
+    metric="cosine", cause="source", published_at=datetime.now(UTC),
+    files=files_of(settings, sources, {"vectors": sha256}),
+)
+kept.remember("items", serves(history, served, keep=1))
 os._exit(0 if steps < step else 1)
 """
 
@@ -329,20 +340,25 @@ def killed_at(step: int, folder: Path, text: str) -> bool:
     return subprocess.run(command, check=False).returncode == 9
 
 
-def test_n15_a_kill_between_any_two_steps_leaves_one_whole_copy(tmp_path: Path) -> None:
-    """What is found afterwards is the old copy or the new one, and the next one cleans up."""
+def test_n15_a_kill_between_any_two_steps_leaves_whole_copies(tmp_path: Path) -> None:
+    """What is found is the old copy or the new one, and all that is remembered; the next one cleans up."""
     settings = IndexSettings(uri="s3://vectors/items.npy")
     assert not killed_at(10_000, tmp_path, "0")
     step, found = 1, ["0"]
     while killed_at(step, tmp_path, f"{step}"):
-        sources = Copies(tmp_path).recall("items", settings)
+        copies = Copies(tmp_path)
+        sources = copies.recall("items", settings)
         assert sources is not None
         found.append(sources.vectors.token)
+        remembered = copies.history("items").versions
+        assert remembered
+        assert all(copies.earlier("items", each.files) is not None for each in remembered)
         step += 1
-    assert step > 8
+    assert step > 12
     assert 1 < len(set(found)), "no kill came after the record"
     assert found == sorted(found, key=int)
-    assert 2 == len(kept(tmp_path))
+    assert ["current.json", "history.json"] == [each for each in kept(tmp_path) if each.endswith(".json")]
+    assert 4 == len(kept(tmp_path))
 
 
 async def test_a_manifest_and_its_files_are_one_copy(
