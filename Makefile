@@ -2,7 +2,7 @@
 # make PYTHON=/path/to/python3.12 ...   chooses the Python that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers promtool kubeconform checkov check bench-peers format docs golden lock clean
+.PHONY: help venv demo test test-slow test-stores test-cluster test-images images control-plane store-servers prometheus kubeconform checkov check bench-peers format docs golden lock clean
 
 PYTHON ?=
 PORT ?= 8080
@@ -57,8 +57,8 @@ test-stores: $(READY)  ## Tests against object stores as people run them; builds
 store-servers:  ## Build an S3 and a GCS server for the storage tests: minutes once, needs Go
 	@tests/kit/store_servers/build
 
-promtool:  ## Build promtool, for the tests of alerts: minutes once, needs Go
-	@tests/kit/promtool/build
+prometheus:  ## Build Prometheus and promtool, for the tests of alerts and dashboard: minutes once, needs Go
+	@tests/kit/prometheus/build
 
 kubeconform:  ## Build kubeconform, for the test of manifests: half a minute once, needs Go
 	@tests/kit/kubeconform/build
@@ -100,6 +100,6 @@ lock:  ## Compile requirements/ again (needs uv on PATH); LOCK_ARGS=--upgrade fo
 	uv pip compile pyproject.toml --extra cpu --group peers --group build $(LOCKED) $(LOCK_ARGS) -o requirements/bench-peers.txt
 
 clean:  ## Remove .venv, caches and build outputs
-	rm -rf $(VENV) .venv-bench .venv-checkov .control-plane .promtool .kubeconform .store-servers build dist .coverage* .hypothesis .mypy_cache .pytest_cache
+	rm -rf $(VENV) .venv-bench .venv-checkov .control-plane .prometheus .kubeconform .store-servers build dist .coverage* .hypothesis .mypy_cache .pytest_cache
 	rm -rf .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ RULES = {
 @pytest.fixture(scope="session")
 def promtool() -> Path:
     """The program."""
-    return go_program("promtool", "promtool")
+    return go_program("prometheus", "promtool")
 
 
 def run(*command: str | Path) -> str:
