@@ -30,7 +30,9 @@ SECONDS = 60
 ROWS, DIM = 400, 16
 CONFIG = """
 defaults: {max_k: 10, refresh: {settle: 50ms, interval: 1s}}
-indexes: {items: {uri: items.npy}, tight: {uri: items.npy, batch: {queue_rows: 1, max_rows: 1}}}
+indexes:
+  items: {uri: items.npy, masks: {even: even.npy}}
+  tight: {uri: items.npy, batch: {queue_rows: 1, max_rows: 1}}
 """
 
 
@@ -50,6 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("items", "other")):
         vectors = np.random.default_rng(seed).standard_normal((ROWS, DIM), dtype=np.float32)
         np.save(folder / f"{name}.npy", vectors)
+    even = np.arange(ROWS) % 2 == 0
+    np.save(folder / "even.npy", even)
+    np.save(folder / "odd.npy", ~even)
     (folder / "kosine.yaml").write_text(CONFIG)
     return folder
 
@@ -160,22 +165,74 @@ def test_refused_requests_are_counted_by_code(service: ServiceProcess) -> None:
 
 
 @pytest.mark.skipif(Wrk.find() is None, reason="wrk is not installed")
-@pytest.mark.parametrize(("generator", "busy"), [("wrk", 0.9), ("auto", 0.0)])
+@pytest.mark.parametrize(
+    ("generator", "busy", "more"),
+    [("wrk", 0.9, ()), ("auto", 0.0, ()), ("wrk", 0.9, ("--exclude", "50", "--rounds", "1"))],
+)
 def test_wrk_makes_the_same_report(
-    generator: str, busy: float, service: ServiceProcess, folder: Path, monkeypatch: pytest.MonkeyPatch
+    generator: str,
+    busy: float,
+    more: tuple[str, ...],
+    service: ServiceProcess,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Asked for, or where the own client was too busy; answers are checked around it, few left unanswered."""
     monkeypatch.setattr(measure, "BUSY_CORES", busy)
     options = ["--url", service.url, "--file", folder / "items.npy", "--generator", generator, "--json"]
     load = ["-c", "4", "--duration", "200ms", "--queries", "30"]
-    done = CliRunner().invoke(main, ["bench", *map(str, options), *load])
+    done = CliRunner().invoke(main, ["bench", *map(str, options), *load, *more])
     assert 0 == done.exit_code, done.output
-    [point] = msgspec.json.decode(done.stdout, type=BenchReport).points
-    assert ("wrk", 1.0, 60) == (point.generator, point.recall, point.checked)
-    assert point.server is not None
-    assert point.engine is not None
-    assert 0 <= sum(point.server.requests.values()) - point.answered <= 4
-    assert point.answered == point.engine.count > 0
+    points = msgspec.json.decode(done.stdout, type=BenchReport).points
+    assert [False, True][: len(points)] == [point.filtered for point in points]
+    for point in points:
+        assert ("wrk", 1.0, 60) == (point.generator, point.recall, point.checked)
+        assert point.server is not None
+        assert point.engine is not None
+        assert 0 <= sum(point.server.requests.values()) - point.answered <= 4
+        assert point.answered == point.engine.count > 0
+
+
+def test_a_filter_is_measured_in_turn_with_plain_queries_and_checked() -> None:
+    """On a service of its own, with a mask that the bench makes; nothing that is excluded is found."""
+    done = bench(
+        *("--json", "--rows", "600", "--dim", "12", "--duration", "150ms", "--queries", "40", "-c", "4"),
+        *("--exclude", "100", "--mask", "in_stock", "--mask-share", "0.2", "--rounds", "2"),
+    )
+    assert 0 == done.returncode, done.stderr
+    report = reported(done)
+    assert (True, 1.0) == (report.good, report.recall)
+    assert report.filter is not None
+    assert (100, "in_stock", None) == (report.filter.exclude, report.filter.mask, report.filter.not_mask)
+    assert report.filter.mask_rows is not None
+    assert 60 < report.filter.mask_rows < 180
+    assert [False, True, True, False] == [point.filtered for point in report.points]
+    for point in report.points:
+        assert_counts_agree(point)
+        assert point.answered == point.checked > 0
+    [compared] = report.comparisons
+    assert compared.throughput_ratio is not None
+    assert compared.server_cpu_ratio is not None
+    assert 0 < compared.throughput_ratio.least <= compared.throughput_ratio.median
+
+
+@pytest.mark.parametrize(
+    ("mask", "code", "recall"), [("even.npy", 0, 1.0), ("odd.npy", 1, 0.0), (None, 0, None)]
+)
+def test_a_mask_of_a_running_service_is_checked_where_its_file_is_given(
+    mask: str | None, code: int, recall: float | None, service: ServiceProcess, folder: Path
+) -> None:
+    """Another file than the service reads makes its answers wrong; without one they are not checked."""
+    options = ["--url", service.url, "--file", folder / "items.npy", "--not-mask", "even", "--json"]
+    known = () if mask is None else ("--mask-file", str(folder / mask))
+    load = ["-c", "4", "--duration", "100ms", "--warm-up", "0s", "--queries", "20"]
+    done = CliRunner().invoke(main, ["bench", *map(str, options), *load, *known])
+    assert code == done.exit_code, done.output
+    report = msgspec.json.decode(done.stdout, type=BenchReport)
+    assert recall == report.recall
+    assert [mask is not None] == [index.checked for index in report.indexes]
+    assert (mask is None) == any("--mask-file" in warning for warning in report.warnings)
+    assert all(point.filtered and point.answered for point in report.points)
 
 
 def test_a_file_of_somebody_else_is_put_back(service: ServiceProcess, folder: Path) -> None:
@@ -205,6 +262,8 @@ def test_a_file_of_somebody_else_is_put_back(service: ServiceProcess, folder: Pa
         (["--rate", "0"], "0 is not in the range"),
         (["--pid", "1"], "give its --url too"),
         (["--plot", "x.jpeg"], "--plot"),
+        (["--rounds", "3"], "give --exclude or --mask, too"),
+        (["--exclude", "1", "--body", "binary"], "use --body json or base64"),
     ],
 )
 def test_what_cannot_be_measured_is_one_message_and_exit_code_2(arguments: list[str], said: str) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from kosine.bench.bodies import BodyFormat, question
 from kosine.bench.endpoint import Endpoint
+from kosine.bench.filters import FilterPlan
 from kosine.bench.plan import BenchPlan, plan_indexes, plan_loads
 from kosine.errors import StartupError
 from kosine.http.bodies.formats import decoder_of
+from kosine.serving.request import SearchOptions
 
 QUERY = np.random.default_rng(0).standard_normal(100)
 
@@ -27,6 +29,17 @@ def test_every_body_asks_the_same(body: BodyFormat) -> None:
     (row,) = np.asarray(request.vectors, np.float32).reshape(1, -1)
     assert QUERY.astype(np.float32).tolist() == row.tolist()
     assert 7 == request.k
+
+
+@pytest.mark.parametrize("body", ["json", "base64"])
+def test_text_carries_the_filter(body: BodyFormat) -> None:
+    """As the service reads it."""
+    filter_ = FilterPlan(exclude=2, mask="in_stock")
+    asked = question(QUERY, k=7, body=body, fields=filter_.fields(np.array([8, 3])))
+
+    request = decoder_of({b"content-type": asked.content_type.encode()})(asked.body, b"")
+
+    assert SearchOptions(exclude=[8, 3], mask="in_stock") == request.options
 
 
 def test_a_request_is_complete() -> None:

@@ -23,7 +23,15 @@ from kosine.bench.percentiles import percentiles
 from kosine.bench.plan import Load
 from kosine.bench.plot import check_plot, draw, sliced
 from kosine.bench.reloads import Reload, ReloadReport
-from kosine.bench.report import BenchReport, CpuReport, IndexReport, PointReport
+from kosine.bench.report import (
+    BenchReport,
+    ComparisonReport,
+    CpuReport,
+    FilterReport,
+    IndexReport,
+    PointReport,
+    Ratio,
+)
 from kosine.bench.samples import Samples
 from kosine.bench.tables import render
 from kosine.errors import StartupError
@@ -90,6 +98,15 @@ FULL = msgspec.structs.replace(
     ),
     warnings=["look at this"],
 )
+COMPARED = ComparisonReport(
+    mode="closed",
+    connections=16,
+    rate=None,
+    rounds=5,
+    throughput_ratio=Ratio(median=0.93, least=0.9, most=0.95),
+    p50_ratio=Ratio(median=1.0625, least=1.0, most=1.25),
+    server_cpu_ratio=None,
+)
 
 
 def report(*points: PointReport, good: bool) -> BenchReport:
@@ -117,9 +134,13 @@ def report(*points: PointReport, good: bool) -> BenchReport:
 
 
 def printed(*points: PointReport, good: bool = False) -> str:
+    return shown(report(*points, good=good))
+
+
+def shown(made: BenchReport) -> str:
     target = io.StringIO()
     console = Console(file=target, width=160, highlight=False)
-    for part in render(report(*points, good=good)):
+    for part in render(made):
         console.print(part)
     return target.getvalue()
 
@@ -137,6 +158,19 @@ def test_a_point_is_one_line_a_table() -> None:
     assert "open 900/s: look at this" == warning
     assert "and at that" in lines
     assert "recall 0.99999 of 10 answers, 2 requests failed" == lines[-1]
+
+
+def test_a_comparison_says_what_was_asked_and_what_it_cost() -> None:
+    """Medians, and between what they lie."""
+    filtered = msgspec.structs.replace(UNKNOWN, filtered=True)
+    asked = FilterReport(exclude=100, mask=None, not_mask="adult", mask_rows=7)
+    made = msgspec.structs.replace(report(UNKNOWN, filtered, good=True), filter=asked, comparisons=[COMPARED])
+    lines = shown(made).splitlines()
+    assert "filtered queries exclude 100 rows each, not_mask adult (leaves 7 rows)" in lines
+    assert any(line.startswith("closed c=16 filtered (wrk)") for line in lines)
+    [compared] = [line for line in lines if "0.930" in line]
+    expected = "closed c=16 5 0.930 (0.900 to 0.950) 1.062 (1.000 to 1.250) -"
+    assert expected == " ".join(compared.split())
 
 
 def test_what_is_not_known_is_a_dash() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kosine.bench.plan import BenchPlan, IndexPlan, plan_indexes, plan_loads
+from kosine.bench.filters import FilterPlan
+from kosine.bench.plan import BenchPlan, IndexPlan, filtered_loads, plan_indexes, plan_loads
 from kosine.errors import StartupError
 
 ITEMS = IndexPlan(name="items", weight=1.0, file=None)
@@ -79,6 +80,11 @@ def test_rates_alone_mean_no_closed_loop(
         ({"generator": "wrk", "reload_every": 1.0}, "use --generator own"),
         ({"generator": "wrk", "keeps_samples": True}, "use --generator own"),
         ({"generator": "wrk", "loads": plan_loads([], [9.0], connections=1)}, "no open loop"),
+        ({"rounds": 3}, "give --exclude or --mask, too"),
+        ({"filter": FilterPlan(exclude=1), "body": "npy"}, "use --body json or base64, not npy"),
+        ({"filter": FilterPlan(exclude=1), "reload_every": 1.0}, "leave --exclude and --mask away"),
+        ({"filter": FilterPlan(mask="a"), "indexes": (ITEMS, ITEMS)}, "--mask is of one index"),
+        ({"filter": FilterPlan(mask="a", mask_share=0.1), "url": URL}, "give its --mask-file"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused_before_anything_starts(
@@ -95,3 +101,33 @@ def test_a_rewrite_that_was_typed_is_allowed() -> None:
     loads = plan_loads([], [], connections=1)
     plan = BenchPlan(url=URL, indexes=(KNOWN,), loads=loads, reload_every=1.0, allow_rewrite=True)
     assert 1.0 == plan.reload_every
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mask": "a", "not_mask": "b"}, "expected one of them"),
+        ({"mask_share": 0.5}, "name it with --mask"),
+        ({"exclude": 3, "mask_file": Path("x.npy")}, "name it with --mask"),
+        ({"mask": "In Stock"}, "got 'In Stock'"),
+        ({"mask": "a", "mask_file": Path("x.npy"), "mask_share": 0.5}, "leave it or --mask-file away"),
+    ],
+)
+def test_a_filter_is_one_that_can_be_asked_for(options: dict[str, Any], said: str) -> None:
+    """Before anything is made or started."""
+    with pytest.raises(StartupError, match=said):
+        FilterPlan(**options)
+
+
+def test_compared_loads_run_in_turn() -> None:
+    """Each by itself, plain and filtered, and neither always first."""
+    loads = filtered_loads(plan_loads([1, 8], [], connections=1), rounds=2)
+    plain, filtered = "closed c={}", "closed c={} filtered"
+    turns = [plain, filtered, filtered, plain]
+    assert [turn.format(count) for count in (1, 8) for turn in turns] == [load.title for load in loads]
+
+
+def test_without_rounds_every_load_is_filtered() -> None:
+    """As it was asked for."""
+    loads = filtered_loads(plan_loads([8], [9.0], connections=4), rounds=0)
+    assert ["closed c=8 filtered", "open 9/s filtered"] == [load.title for load in loads]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from kosine.bench import truth as truth_module
+from kosine.bench.filters import Findable, draw_excluded
 from kosine.bench.truth import Truth
+from kosine.errors import StartupError
 from tests.kit.oracle import best_first, true_scores
 
 if TYPE_CHECKING:
@@ -106,3 +108,55 @@ def test_rolled_rows_are_judged_by_where_they_stand_now() -> None:
     ids, scores = answer(rolled, 4, metric="cosine")
     assert K == truth.judge(4, ids, scores, rolled=shift).right
     assert 0 == truth.judge(4, ids, scores, rolled=0).right
+
+
+FLAGS = np.random.default_rng(2).random(ROWS) < 0.3
+BEST = best_first(true_scores(vectors(), QUERIES), 7)
+FILTERS = {
+    "excluded at random": Findable(excluded=draw_excluded(300, queries=len(QUERIES), rows=ROWS, seed=0)),
+    "excluded the best": Findable(excluded=BEST),
+    "mask": Findable(flags=FLAGS),
+    "both": Findable(excluded=BEST, flags=FLAGS),
+    "few": Findable(excluded=BEST[:, :2], flags=np.isin(np.arange(ROWS), BEST[:, 0])),
+    "nothing": Findable(flags=np.zeros(ROWS, np.bool_)),
+}
+
+
+@pytest.mark.parametrize("findable", FILTERS.values(), ids=FILTERS)
+def test_an_answer_to_a_filtered_query_is_held_against_what_it_may_find(
+    findable: Findable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best of the rows that are left, fewer where fewer are, none where none is."""
+    monkeypatch.setattr(truth_module, "_CHUNK_BYTES", 4 * 20 * 64)
+    matrix = vectors()
+    truth = Truth(matrix, QUERIES, k=K, findable=findable)
+    scores = true_scores(matrix, QUERIES)
+    for query in range(len(QUERIES)):
+        left = np.ones(ROWS, np.bool_) if findable.flags is None else findable.flags.copy()
+        if findable.excluded is not None:
+            left[findable.excluded[query]] = False
+        rows = np.flatnonzero(left)
+        best = rows[np.argsort(-scores[query, rows], kind="stable")][:K]
+        verdict = truth.judge(query, best.tolist(), scores[query, best].tolist())
+        assert (len(best), len(best)) == (verdict.right, verdict.expected)
+        assert verdict.score_error < 1e-12
+
+
+@pytest.mark.parametrize("name", ["excluded the best", "mask", "nothing"])
+def test_an_answer_that_ignores_the_filter_is_wrong(name: str) -> None:
+    """However good its rows are otherwise."""
+    matrix = vectors()
+    truth = Truth(matrix, QUERIES, k=K, findable=FILTERS[name])
+    verdict = truth.judge(0, *answer(matrix, 0, metric="cosine"))
+    assert verdict.right < K
+    assert verdict.right < verdict.expected or not verdict.expected
+
+
+def test_what_is_excluded_is_drawn_for_each_query_from_the_seed() -> None:
+    """Distinct rows, others for the next query, the same in the next run."""
+    drawn = draw_excluded(100, queries=5, rows=1000, seed=3)
+    assert [100] * 5 == [len(set(rows)) for rows in drawn.tolist()]
+    assert 5 == len({tuple(sorted(rows)) for rows in drawn.tolist()})
+    assert drawn.tolist() == draw_excluded(100, queries=5, rows=1000, seed=3).tolist()
+    with pytest.raises(StartupError, match="expected at most the 9 rows of the index, got 10"):
+        draw_excluded(10, queries=1, rows=9, seed=0)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ("Alternating", "alternating", "make_file", "make_queries", "read_file")
+__all__ = ("Alternating", "alternating", "make_file", "make_mask", "make_queries", "read_file", "read_mask")
 
 _CHUNK_BYTES = 64 * 2**20
 _DIGITS = 8
+_MASK_STREAM = 2
+"""Keeps a mask independent of vectors of the same seed."""
 
 
 def make_file(path: Path, *, rows: int, dim: int, seed: int) -> None:
@@ -45,6 +47,25 @@ def read_file(path: Path) -> NDArray[np.floating]:
             "other layouts cannot be checked here: give --url without --file"
         )
     return vectors
+
+
+def make_mask(path: Path, *, rows: int, share: float, seed: int) -> None:
+    """Write a mask of `rows` flags, of which about `share` are true, anywhere."""
+    np.save(path, np.random.default_rng([seed, _MASK_STREAM]).random(rows) < share)
+
+
+def read_mask(path: Path, *, rows: int) -> NDArray[np.bool_]:
+    """The flags [rows] of `path`. Raises StartupError where it is no such mask."""
+    try:
+        flags: NDArray[np.bool_] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no .npy file"
+        raise StartupError(f"cannot read {path}: {reason}; `kosine inspect` says more") from error
+    if flags.dtype.kind != "b" or flags.shape != (rows,):
+        raise StartupError(
+            f"{path}: expected {rows} bools, one for each row, got {flags.dtype} of shape {flags.shape}"
+        )
+    return flags
 
 
 def make_queries(count: int, dim: int, *, seed: int) -> NDArray[np.float64]:

@@ -53,7 +53,7 @@ def measure(session: Session, load: Load) -> Measured:
     """Run `load`: by wrk where that is asked for, or where our own client turns out to be the bottleneck."""
     if session.plan.warm_up:
         session.process.run(_job(session, load, seconds=session.plan.warm_up))
-    wrk = session.wrk if load.mode == "closed" else None
+    wrk = session.wrk(load) if load.mode == "closed" else None
     if wrk is not None and session.plan.generator == "wrk":
         return _by_wrk(session, load, wrk)
     measured = _by_ourselves(session, load)
@@ -78,6 +78,7 @@ def _by_ourselves(session: Session, load: Load) -> Measured:
         mode=load.mode,
         connections=load.connections,
         rate=load.rate,
+        filtered=load.filtered,
         generator="own",
         seconds=plan.seconds,
         requests=len(samples.ok),
@@ -128,6 +129,7 @@ def _by_wrk(session: Session, load: Load, wrk: Wrk) -> Measured:
         mode=load.mode,
         connections=load.connections,
         rate=None,
+        filtered=load.filtered,
         generator="wrk",
         seconds=round(result.seconds, 3),
         requests=result.answered + sum(result.failures.values()),
@@ -163,13 +165,13 @@ def _checked(session: Session, checks: Sequence[Samples]) -> tuple[Judgement | N
 
 def _asked_once(session: Session, load: Load) -> Samples:
     """Every query of every index, a few at a time."""
-    count = len(session.indexes) * session.plan.queries
+    first, count = session.first_request(load), len(session.indexes) * session.plan.queries
     started: list[float] = []
     job = Job(
         connections=min(load.connections, _MOST_CHECKERS),
         seconds=math.inf,
         timeout=session.plan.timeout,
-        order=np.arange(count, dtype=np.uint32).tobytes(),
+        order=np.arange(first, first + count, dtype=np.uint32).tobytes(),
         limit=count,
     )
     finished = session.process.run(job, started=started.append)
@@ -189,7 +191,7 @@ def _job(session: Session, load: Load, *, seconds: float) -> Job:
         connections=load.connections,
         seconds=seconds,
         timeout=session.plan.timeout,
-        order=session.order.tobytes(),
+        order=(session.order + np.uint32(session.first_request(load))).tobytes(),
         arrivals=arrivals,
     )
 
@@ -207,13 +209,12 @@ def _run(session: Session, load: Load, observation: Observation) -> tuple[Finish
         return finished
 
     index, every = session.indexes[0], session.plan.reload_every
-    if session.files is None or every is None or index.subject is None:
+    subject = index.subjects[0]
+    if session.files is None or every is None or subject is None:
         return run(observation.begin), []
     windows = plan_windows(job.seconds, every)
     with session.endpoint.follow(index.plan.name) as follower:
-        rewriter = Rewriter(
-            session.files, version=follower.version, rolled=index.subject.rolled, windows=windows
-        )
+        rewriter = Rewriter(session.files, version=follower.version, rolled=subject.rolled, windows=windows)
 
         def begin(at: float) -> None:
             observation.begin(at)

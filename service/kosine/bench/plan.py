@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kosine.bench.bodies import BodyFormat
+    from kosine.bench.filters import FilterPlan
     from kosine.bench.report import Mode
 
-__all__ = ("DEFAULT_INDEX", "BenchPlan", "GeneratorChoice", "IndexPlan", "Load", "plan_indexes", "plan_loads")
+__all__ = (
+    "DEFAULT_INDEX",
+    "BenchPlan",
+    "GeneratorChoice",
+    "IndexPlan",
+    "Load",
+    "filtered_loads",
+    "plan_indexes",
+    "plan_loads",
+)
 
 DEFAULT_INDEX = "items"
 _CLOSED = (1, 16, 64, 256)
@@ -40,6 +50,8 @@ class Load:
     mode: Mode
     connections: int
     rate: float | None = None
+    filtered: bool = False
+    """Whether its queries carry the filter of the plan."""
 
     @property
     def title(self) -> str:
@@ -48,7 +60,8 @@ class Load:
         >>> Load(mode="closed", connections=16).title, Load(mode="open", connections=256, rate=900.0).title
         ('closed c=16', 'open 900/s')
         """
-        return f"closed c={self.connections}" if self.rate is None else f"open {self.rate:g}/s"
+        load = f"closed c={self.connections}" if self.rate is None else f"open {self.rate:g}/s"
+        return f"{load} filtered" if self.filtered else load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,9 @@ class BenchPlan:
     generator: GeneratorChoice = "auto"
     keeps_samples: bool = False
     """Single requests are wanted afterwards, for a plot."""
+    filter: FilterPlan | None = None
+    rounds: int = 0
+    """Each load runs so often plain and so often filtered, in turn; 0: once, as it is."""
     edits: tuple[str, ...] = ()
     pid: int | None = None
 
@@ -85,6 +101,7 @@ class BenchPlan:
         """Raises StartupError where the parts do not go together."""
         self._check_service()
         self._check_reloads()
+        self._check_filter()
         if self.generator == "wrk" and not self.is_text:
             raise StartupError(f"wrk sends text only: use --generator own with --body {self.body}")
         if self.generator == "wrk" and (self.reload_every or self.keeps_samples):
@@ -100,6 +117,28 @@ class BenchPlan:
         if self.url is not None and self.edits:
             raise StartupError(
                 "--set is for a service that the bench starts: configure the one at --url itself"
+            )
+
+    def _check_filter(self) -> None:
+        asked = self.filter
+        if asked is None:
+            if self.rounds:
+                raise StartupError("--rounds compares with what filters cost: give --exclude or --mask, too")
+            return
+        if not self.is_text:
+            raise StartupError(
+                f"--exclude and --mask are fields of JSON: use --body json or base64, not {self.body}"
+            )
+        if self.reload_every is not None:
+            raise StartupError(
+                "--reload-every moves rows, so that ids and masks would mean others: leave --exclude and "
+                "--mask away"
+            )
+        if asked.mask_name is not None and len(self.indexes) > 1:
+            raise StartupError("--mask is of one index: expected one --index, or --exclude alone")
+        if asked.mask_share is not None and self.url is not None:
+            raise StartupError(
+                "--mask-share is for a service that the bench starts: with --url give its --mask-file"
             )
 
     def _check_reloads(self) -> None:
@@ -175,4 +214,20 @@ def plan_loads(concurrency: Sequence[int], rates: Sequence[float], *, connection
     return (
         *(Load(mode="closed", connections=count) for count in closed),
         *(Load(mode="open", connections=connections, rate=rate) for rate in rates),
+    )
+
+
+def filtered_loads(loads: Sequence[Load], *, rounds: int) -> tuple[Load, ...]:
+    """All of `loads` filtered; with `rounds` each of them so often, plain and filtered in turn.
+
+    Which comes first changes, so that what drifts hits both alike.
+
+    >>> [load.filtered for load in filtered_loads([Load(mode="closed", connections=1)], rounds=2)]
+    [False, True, True, False]
+    """
+    if not rounds:
+        return tuple(replace(load, filtered=True) for load in loads)
+    turns = [turn % 2 == 1 for turn in range(rounds)]
+    return tuple(
+        replace(load, filtered=filtered) for load in loads for turn in turns for filtered in (turn, not turn)
     )

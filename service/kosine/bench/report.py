@@ -16,7 +16,18 @@ from kosine.bench.machine import Machine  # noqa: TC001
 from kosine.bench.percentiles import Percentiles  # noqa: TC001
 from kosine.bench.reloads import ReloadReport  # noqa: TC001
 
-__all__ = ("FORMAT", "BenchReport", "CpuReport", "Generator", "IndexReport", "Mode", "PointReport")
+__all__ = (
+    "FORMAT",
+    "BenchReport",
+    "ComparisonReport",
+    "CpuReport",
+    "FilterReport",
+    "Generator",
+    "IndexReport",
+    "Mode",
+    "PointReport",
+    "Ratio",
+)
 
 FORMAT = 1
 """Raised when a field changes its meaning or goes away."""
@@ -42,6 +53,8 @@ class PointReport(Struct, frozen=True, kw_only=True):
     connections: int
     rate: float | None
     """Requests due per second; open loop."""
+    filtered: bool = False
+    """Whether its queries carried the filter of the run."""
     generator: Generator
     seconds: float
     requests: int
@@ -69,6 +82,39 @@ class PointReport(Struct, frozen=True, kw_only=True):
     server: ServerCounters | None
     reload: ReloadReport | None
     warnings: list[str]
+
+
+class FilterReport(Struct, frozen=True, kw_only=True):
+    """What filtered queries carried."""
+
+    exclude: int
+    """Row numbers, others in each query."""
+    mask: str | None
+    not_mask: str | None
+    mask_rows: int | None
+    """Rows that the mask leaves; null where there is none, or its file is not known."""
+
+
+class Ratio(Struct, frozen=True, kw_only=True):
+    """Filtered to plain, of all rounds."""
+
+    median: float
+    least: float
+    most: float
+
+
+class ComparisonReport(Struct, frozen=True, kw_only=True):
+    """One load, plain and filtered in turn."""
+
+    mode: Mode
+    connections: int
+    rate: float | None
+    rounds: int
+    throughput_ratio: Ratio | None
+    """Closed loop."""
+    p50_ratio: Ratio | None
+    server_cpu_ratio: Ratio | None
+    """Of CPU seconds per thousand answers."""
 
 
 class IndexReport(Struct, frozen=True, kw_only=True):
@@ -102,7 +148,10 @@ class BenchReport(Struct, frozen=True, kw_only=True):
     """How queries were written."""
     queries: int
     seed: int
+    filter: FilterReport | None = None
     points: list[PointReport]
+    comparisons: list[ComparisonReport] = []
+    """Of plain and filtered loads, where they ran in turn."""
     recall: float | None
     """The lowest of the points."""
     failed: int

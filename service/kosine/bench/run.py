@@ -6,18 +6,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import kosine
+from kosine.bench.comparison import compare
 from kosine.bench.machine import describe_machine
 from kosine.bench.measure import measure
-from kosine.bench.report import BenchReport, IndexReport
+from kosine.bench.report import BenchReport, FilterReport, IndexReport
 from kosine.bench.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from kosine.bench.facts import IndexFacts
     from kosine.bench.machine import Machine
     from kosine.bench.measure import Measured
     from kosine.bench.plan import BenchPlan
-    from kosine.bench.session import IndexFacts, Narrator, Session
+    from kosine.bench.session import Narrator, Session
 
 __all__ = ("run_bench",)
 
@@ -54,12 +56,22 @@ def _report(
         body=plan.body,
         queries=plan.queries,
         seed=plan.seed,
+        filter=_filter(session),
         points=points,
+        comparisons=compare(points, rounds=plan.rounds) if plan.rounds else [],
         recall=recall,
         failed=failed,
         good=answered and not failed and (recall is None or recall == 1),
         warnings=list(_warnings(session, machine)),
     )
+
+
+def _filter(session: Session) -> FilterReport | None:
+    asked = session.plan.filter
+    if asked is None:
+        return None
+    mask_rows = session.indexes[0].mask_rows
+    return FilterReport(exclude=asked.exclude, mask=asked.mask, not_mask=asked.not_mask, mask_rows=mask_rows)
 
 
 def _index(index: IndexFacts) -> IndexReport:
@@ -70,7 +82,7 @@ def _index(index: IndexFacts) -> IndexReport:
         dim=index.dim,
         metric=index.metric,
         version=index.version,
-        checked=index.subject is not None,
+        checked=None not in index.subjects,
     )
 
 
@@ -80,8 +92,10 @@ def _warnings(session: Session, machine: Machine) -> Iterator[str]:
             f"the machine was busy before the run (load average {machine.load_average:g} on {machine.cores} "
             "cores): compare only what was measured in one run"
         )
-    unchecked = [index.plan.name for index in session.indexes if index.subject is None]
-    if unchecked:
+    unchecked = [index.plan.name for index in session.indexes if None in index.subjects]
+    if unchecked and session.plan.filter is not None and session.plan.filter.mask_name is not None:
+        yield f"answers of {', '.join(unchecked)} were not checked: see --file and --mask-file"
+    elif unchecked:
         yield f"answers of {', '.join(unchecked)} were not checked: their file is not known, see --file"
     if session.pid is None:
         yield "the service's CPU is not known: give its process with --pid"

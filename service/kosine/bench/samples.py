@@ -122,7 +122,7 @@ def judge(
         verdict_right, verdict_error, complaint = _verdict(subject, query, body)
         judged += times
         right += verdict_right * times
-        expected += subject.truth.expected * times
+        expected += subject.truth.expected(query) * times
         error = max(error, verdict_error)
         if complaint:
             complaints[complaint] += times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -12,32 +13,34 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from kosine.bench.arrivals import request_order
-from kosine.bench.bodies import question
 from kosine.bench.endpoint import Endpoint
-from kosine.bench.files import alternating, make_file, make_queries, read_file
+from kosine.bench.facts import index_facts, questions
+from kosine.bench.files import alternating, make_file, make_mask, read_file
 from kosine.bench.load_job import Target
 from kosine.bench.load_process import LoadProcess
-from kosine.bench.samples import Subject
 from kosine.bench.service_process import ServiceProcess
-from kosine.bench.truth import Truth
 from kosine.bench.wrk import Wrk
 from kosine.errors import StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from kosine.bench.bodies import Question
-    from kosine.bench.endpoint import IndexStatus
+    from kosine.bench.facts import IndexFacts
     from kosine.bench.files import Alternating
     from kosine.bench.load_job import Progress
-    from kosine.bench.plan import BenchPlan, IndexPlan, Load
+    from kosine.bench.plan import BenchPlan, Load
+    from kosine.bench.samples import Subject
 
-__all__ = ("IndexFacts", "Narrator", "Session", "open_session")
+__all__ = ("Narrator", "Session", "open_session")
 
 _MAX_K = 1000
 """What a service answers unless it is told otherwise."""
+
+_MASK_SHARE = 0.5
+"""Of the rows, true in a mask that is made."""
 
 
 class Narrator(Protocol):
@@ -51,19 +54,6 @@ class Narrator(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IndexFacts:
-    """What is known of one index."""
-
-    plan: IndexPlan
-    dim: int
-    rows: int | None
-    metric: str
-    version: str | None
-    subject: Subject | None
-    """None where the file is not known, so that answers cannot be judged."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Session:
     """A service that is up, and a load process that is ready to ask it."""
 
@@ -71,18 +61,29 @@ class Session:
     endpoint: Endpoint
     pid: int | None
     indexes: tuple[IndexFacts, ...]
+    kinds: tuple[bool, ...]
+    """Whether queries are filtered; requests of one kind follow those of the other."""
     order: NDArray[np.uint32]
+    """Of the requests of one kind."""
     process: LoadProcess
-    wrk: Wrk | None
-    """None where it is not installed, or not wanted."""
+    wrks: tuple[Wrk, ...]
+    """One of each kind; none where it is not installed, or not wanted."""
     files: Alternating | None
     """Of the first index, where reloads are wanted."""
     narrator: Narrator
 
     @property
     def subjects(self) -> list[Subject | None]:
-        """In the order of the indexes."""
-        return [index.subject for index in self.indexes]
+        """In the order of the indexes, for each kind."""
+        return [index.subjects[kind] for kind in range(len(self.kinds)) for index in self.indexes]
+
+    def first_request(self, load: Load) -> int:
+        """Number of the first request of its kind."""
+        return self.kinds.index(load.filtered) * len(self.indexes) * self.plan.queries
+
+    def wrk(self, load: Load) -> Wrk | None:
+        """With the requests of its kind."""
+        return self.wrks[self.kinds.index(load.filtered)] if self.wrks else None
 
 
 @contextmanager
@@ -93,22 +94,28 @@ def open_session(plan: BenchPlan, narrator: Narrator) -> Iterator[Session]:
         if plan.generator == "wrk" and Wrk.find() is None:
             raise StartupError("--generator wrk: it is not installed (Debian: apt-get install wrk)")
         files = _files(plan, folder, narrator)
-        endpoint, pid = _service(plan, files, stack, narrator)
+        mask = _mask_file(plan, files, folder)
+        endpoint, pid = _service(plan, files, mask, stack, narrator)
         narrator.step("working out the exact answers")
-        indexes = tuple(_facts(plan, number, files, endpoint) for number in range(len(plan.indexes)))
+        kinds = tuple(sorted({load.filtered for load in plan.loads}))
+        indexes = tuple(
+            index_facts(plan, index, endpoint, file=files.get(index.name), mask=mask, kinds=kinds)
+            for index in plan.indexes
+        )
         rng = np.random.default_rng(plan.seed)
         order = request_order([index.weight for index in plan.indexes], plan.queries, rng)
-        asked = [(index.plan.name, each) for index in indexes for each in _questions(plan, index.dim)]
-        requests = [endpoint.request(name, each) for name, each in asked]
+        asked = [_asked(plan, indexes, filtered=filtered) for filtered in kinds]
+        requests = [endpoint.request(name, each) for of_kind in asked for name, each in of_kind]
         target = Target(host=endpoint.host, port=endpoint.port, requests=requests)
         yield Session(
             plan=plan,
             endpoint=endpoint,
             pid=pid,
             indexes=indexes,
+            kinds=kinds,
             order=order,
             process=stack.enter_context(LoadProcess(target)),
-            wrk=_wrk(plan, folder, endpoint, asked, order),
+            wrks=_wrks(plan, folder, endpoint, asked, order),
             files=_alternating(plan, files, folder, stack),
             narrator=narrator,
         )
@@ -137,73 +144,65 @@ def _files(plan: BenchPlan, folder: Path, narrator: Narrator) -> dict[str, Path]
 
 
 def _service(
-    plan: BenchPlan, files: Mapping[str, Path], stack: ExitStack, narrator: Narrator
+    plan: BenchPlan,
+    files: Mapping[str, Path],
+    mask: Path | None,
+    stack: ExitStack,
+    narrator: Narrator,
 ) -> tuple[Endpoint, int | None]:
     if plan.url is not None:
         return Endpoint.parse(plan.url), plan.pid
     narrator.step("starting a service")
     wider = [f"defaults.max_k={plan.k}"] if plan.k > _MAX_K else []
-    service = stack.enter_context(ServiceProcess(files, edits=[*wider, *plan.edits]))
+    masks = [] if mask is None else [_mask_setting(plan, mask)]
+    service = stack.enter_context(ServiceProcess(files, edits=[*wider, *masks, *plan.edits]))
     return service.wait_ready(), service.pid
 
 
-def _facts(plan: BenchPlan, number: int, files: Mapping[str, Path], endpoint: Endpoint) -> IndexFacts:
-    index = plan.indexes[number]
-    file = files.get(index.name)
-    status = endpoint.index(index.name)
-    if status is not None and status.state != "available":
-        raise StartupError(f"index {index.name} is {status.state}: expected it to be available")
-    vectors = None if file is None else read_file(file)
-    dim = _dim(index.name, endpoint, vectors, status)
-    metric = (status.metric if status else None) or "cosine"
-    version = status.version if status else None
-    subject = None
-    if vectors is not None:
-        queries = make_queries(plan.queries, dim, seed=plan.seed)
-        truth = Truth(vectors, queries, k=plan.k, metric=metric)
-        subject = Subject(index.name, truth, {version: 0})
-    rows = len(vectors) if vectors is not None else (status.rows if status else None)
-    return IndexFacts(plan=index, dim=dim, rows=rows, metric=metric, version=version, subject=subject)
+def _mask_file(plan: BenchPlan, files: Mapping[str, Path], folder: Path) -> Path | None:
+    """Of the filter; None where it has no mask, or that of a running service is not known."""
+    asked = plan.filter
+    if asked is None or asked.mask_name is None:
+        return None
+    if plan.url is not None or asked.mask_file is not None:
+        return None if asked.mask_file is None else asked.mask_file.resolve()
+    made = folder / "mask.npy"
+    share = _MASK_SHARE if asked.mask_share is None else asked.mask_share
+    rows = len(read_file(files[plan.indexes[0].name]))
+    make_mask(made, rows=rows, share=share, seed=plan.seed)
+    return made
 
 
-def _dim(
-    name: str, endpoint: Endpoint, vectors: NDArray[np.floating] | None, status: IndexStatus | None
-) -> int:
-    if vectors is None:
-        if status is None or status.dim is None:
-            raise StartupError(
-                f"{endpoint.url} has no index {name}, or does not tell its dimension: expected the name of "
-                "one in --index, or its --file"
-            )
-        return status.dim
-    found: tuple[int, int] = vectors.shape
-    if status is not None and status.dim is not None and found != (status.rows, status.dim):
-        raise StartupError(
-            f"index {name} has {status.rows} rows of dim {status.dim}, its --file {found[0]} of {found[1]}: "
-            "expected the file that the service reads"
-        )
-    return found[1]
+def _mask_setting(plan: BenchPlan, mask: Path) -> str:
+    """An edit that gives the only index the mask of the filter."""
+    assert plan.filter is not None  # noqa: S101  the mask is of it
+    return f"indexes.{plan.indexes[0].name}.masks.{plan.filter.mask_name}={json.dumps(str(mask))}"
 
 
-def _questions(plan: BenchPlan, dim: int) -> list[Question]:
-    queries = make_queries(plan.queries, dim, seed=plan.seed)
-    return [question(query, k=plan.k, body=plan.body) for query in queries]
+def _asked(plan: BenchPlan, indexes: Sequence[IndexFacts], *, filtered: bool) -> list[tuple[str, Question]]:
+    return [
+        (index.plan.name, each) for index in indexes for each in questions(plan, index, filtered=filtered)
+    ]
 
 
-def _wrk(
+def _wrks(
     plan: BenchPlan,
     folder: Path,
     endpoint: Endpoint,
-    asked: list[tuple[str, Question]],
+    asked: Sequence[Sequence[tuple[str, Question]]],
     order: NDArray[np.uint32],
-) -> Wrk | None:
-    if plan.generator == "own" or plan.reload_every is not None or plan.keeps_samples or not plan.is_text:
-        return None
+) -> tuple[Wrk, ...]:
+    """One of each kind of queries. Loads that are compared are run by one generator, so by choice alone."""
+    unfit = plan.reload_every is not None or plan.keeps_samples or not plan.is_text
     path = Wrk.find()
-    if path is None:
-        return None
-    requests = [(endpoint.path(name), each.body) for name, each in asked]
-    return Wrk(path, folder, requests=requests, order=order.tolist())
+    if plan.generator == "own" or unfit or path is None or (plan.rounds and plan.generator == "auto"):
+        return ()
+    wrks = []
+    for kind, of_kind in enumerate(asked):
+        (own := folder / f"wrk-{kind}").mkdir()
+        requests = [(endpoint.path(name), each.body) for name, each in of_kind]
+        wrks.append(Wrk(path, own, requests=requests, order=order.tolist()))
+    return tuple(wrks)
 
 
 def _alternating(

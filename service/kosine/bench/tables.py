@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
     from kosine.bench.counters import Bucket
     from kosine.bench.percentiles import Percentiles
-    from kosine.bench.report import BenchReport, CpuReport, PointReport
+    from kosine.bench.report import (
+        BenchReport,
+        ComparisonReport,
+        CpuReport,
+        FilterReport,
+        PointReport,
+        Ratio,
+    )
 
 __all__ = ("render",)
 
@@ -28,6 +35,8 @@ def render(report: BenchReport) -> Iterator[RenderableType]:
     yield _service(report.points)
     if any(point.reload is not None for point in report.points):
         yield _reloads(report.points)
+    if report.comparisons:
+        yield _comparisons(report.comparisons)
     for point in report.points:
         for warning in point.warnings:
             yield Text(f"{_title(point)}: {warning}", style="yellow")
@@ -54,6 +63,17 @@ def _head(report: BenchReport) -> Iterator[Text]:
             f"{report.queries} queries{share}",
             style="dim",
         )
+    if report.filter is not None:
+        yield Text(_filter(report.filter), style="dim")
+
+
+def _filter(found: FilterReport) -> str:
+    """What each filtered query carries."""
+    parts = [f"exclude {found.exclude} rows each"] if found.exclude else []
+    left = "" if found.mask_rows is None else f" (leaves {found.mask_rows} rows)"
+    named = {"mask": found.mask, "not_mask": found.not_mask}
+    parts += [f"{field} {mask}{left}" for field, mask in named.items() if mask is not None]
+    return f"filtered queries {', '.join(parts)}"
 
 
 def _latencies(points: Iterable[PointReport]) -> Table:
@@ -112,6 +132,18 @@ def _reloads(points: Iterable[PointReport]) -> Table:
     return table
 
 
+def _comparisons(found: Iterable[ComparisonReport]) -> Table:
+    table = _table("filtered / plain", "rounds", "req/s", "p50", "server CPU\ns/1000")
+    for each in found:
+        table.add_row(
+            f"{each.mode} {_load(each.connections, each.rate)}",
+            f"{each.rounds}",
+            *map(_ratio, (each.throughput_ratio, each.p50_ratio, each.server_cpu_ratio)),
+        )
+    table.caption = "median of the rounds (least to most)"
+    return table
+
+
 def _verdict(report: BenchReport) -> Text:
     checked = sum(point.checked for point in report.points)
     known = report.recall is not None
@@ -135,8 +167,17 @@ def _table(*heads: str) -> Table:
 
 
 def _title(point: PointReport) -> str:
-    load = f"c={point.connections}" if point.rate is None else f"{point.rate:g}/s"
-    return f"{point.mode} {load}{' (wrk)' if point.generator == 'wrk' else ''}"
+    filtered = " filtered" if point.filtered else ""
+    wrk = " (wrk)" if point.generator == "wrk" else ""
+    return f"{point.mode} {_load(point.connections, point.rate)}{filtered}{wrk}"
+
+
+def _load(connections: int, rate: float | None) -> str:
+    return f"c={connections}" if rate is None else f"{rate:g}/s"
+
+
+def _ratio(found: Ratio | None) -> str:
+    return _NONE if found is None else f"{found.median:.3f} ({found.least:.3f} to {found.most:.3f})"
 
 
 def _columns(found: Percentiles | None, *names: str) -> Iterator[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kosine.bench.filters import Findable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,30 +49,46 @@ class Truth:
     """Judges answers to fixed queries over one matrix; a rolled matrix is judged by the same scores."""
 
     def __init__(
-        self, vectors: NDArray[np.floating], queries: NDArray[np.float64], *, k: int, metric: str = "cosine"
+        self,
+        vectors: NDArray[np.floating],
+        queries: NDArray[np.float64],
+        *,
+        k: int,
+        metric: str = "cosine",
+        findable: Findable | None = None,
     ) -> None:
         """`vectors` [N, d] may be a memory map: it is read once here, and by rows afterwards."""
         self.rows, self.dim = vectors.shape
-        self.expected = min(k, self.rows)
+        self._findable = findable or Findable()
+        self._expected = np.minimum(k, self._findable.counts(queries=len(queries), rows=self.rows))
         self._vectors = vectors
         self._cosine = metric == "cosine"
         self._queries = _unit(queries) if self._cosine else queries
-        longest, self._threshold = self._best()
+        longest, self._threshold = self._best(min(k, self.rows))
         scale = 1.0 if self._cosine else longest * float(np.linalg.norm(queries, axis=1).max())
         self.epsilon = epsilon_of(self.dim) * scale
+
+    def expected(self, query: int) -> int:
+        """How many rows its answer has."""
+        return int(self._expected[query])
 
     def judge(
         self, query: int, ids: Sequence[int | str], scores: Sequence[float], *, rolled: int = 0
     ) -> Verdict:
         """How right the answer `ids`, `scores` is; row r of the matrix stands at `r + rolled` in the file."""
         rows = np.array([id_ if self._exists(id_) else -1 for id_ in ids], dtype=np.int64)
-        if not len(rows) or rows.min() < 0:
-            return Verdict(0, self.expected, math.inf)
-        true = self._scores(query, (rows - rolled) % self.rows)
+        expected = self.expected(query)
+        if not len(rows):
+            return Verdict(0, expected, math.inf if expected else 0.0)
+        if rows.min() < 0:
+            return Verdict(0, expected, math.inf)
+        own = (rows - rolled) % self.rows
+        true = self._scores(query, own)
         errors = np.abs(true - np.asarray(scores, dtype=np.float64))
         good = (true >= self._threshold[query] - self.epsilon) & (errors <= self.epsilon)
-        right = min(len(np.unique(rows[good])), self.expected) if len(rows) == self.expected else 0
-        return Verdict(right, self.expected, float(errors.max()))
+        good &= self._findable.allows(query, own)
+        right = min(len(np.unique(rows[good])), expected) if len(rows) == expected else 0
+        return Verdict(right, expected, float(errors.max()))
 
     def _exists(self, id_: int | str) -> bool:
         return isinstance(id_, int) and 0 <= id_ < self.rows
@@ -80,7 +98,7 @@ class Truth:
         scores: NDArray[np.float64] = (_unit(found) if self._cosine else found) @ self._queries[query]
         return scores
 
-    def _best(self) -> tuple[float, NDArray[np.float64]]:
+    def _best(self, width: int) -> tuple[float, NDArray[np.float64]]:
         """The longest row, and for each query the score of the last row that belongs to the answer.
 
         One pass in float32, which is good to a fraction of epsilon and four times as fast as float64.
@@ -88,15 +106,17 @@ class Truth:
         queries = self._queries.astype(np.float32)
         best: NDArray[np.float32] | None = None
         longest = 0.0
-        step = max(self.expected, _CHUNK_BYTES // (4 * max(self.dim, len(queries))))
+        step = max(width, _CHUNK_BYTES // (4 * max(self.dim, len(queries))))
         for start in range(0, self.rows, step):
             chunk = np.asarray(self._vectors[start : start + step], dtype=np.float64)
             longest = max(longest, float(np.linalg.norm(chunk, axis=1).max()))
             chunk = _unit(chunk) if self._cosine else chunk
             scores = queries @ chunk.astype(np.float32).T
-            best = _top(scores, self.expected) if best is None else _merged(best, scores)
+            self._findable.hide(scores, first=start)
+            best = _top(scores, width) if best is None else _merged(best, scores)
         assert best is not None  # noqa: S101  there is a row
-        return longest, best[:, -1].astype(np.float64)
+        last = best[np.arange(len(best)), np.maximum(self._expected, 1) - 1]
+        return longest, last.astype(np.float64)
 
 
 def _top(scores: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from kosine.bench.bodies import BodyFormat
-from kosine.bench.plan import BenchPlan, GeneratorChoice, plan_indexes, plan_loads
+from kosine.bench.filters import FilterPlan
+from kosine.bench.plan import BenchPlan, GeneratorChoice, filtered_loads, plan_indexes, plan_loads
 from kosine.bench.plot import check_plot, draw
 from kosine.bench.run import run_bench
 from kosine.bench.tables import render
@@ -41,7 +42,8 @@ Examples:
   kosine bench
   kosine bench --file items.npy --rate 500 --rate 1000 --duration 30s
   kosine bench --url http://127.0.0.1:8080 --file items.npy -c 64
-  kosine bench --reload-every 2s -c 16 --plot reloads.png"""
+  kosine bench --reload-every 2s -c 16 --plot reloads.png
+  kosine bench -c 64 --exclude 100 --rounds 5"""
 
 
 @click.command("bench", epilog=_EXAMPLES)
@@ -128,6 +130,33 @@ Examples:
     show_default=True,
     help="Distinct queries of each index.",
 )
+@click.option(
+    "--exclude",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    metavar="N",
+    help="Filter: each query excludes N rows of its own.",
+)
+@click.option("--mask", metavar="NAME", help="Filter: only items for which this mask of the index is true.")
+@click.option("--not-mask", metavar="NAME", help="Filter: only items for which it is false.")
+@click.option(
+    "--mask-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The .npy of that mask, N bools: what to serve, and what answers are checked against.",
+)
+@click.option(
+    "--mask-share",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of the rows, true in a mask that is made.  [default: 0.5]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Run each load N times without and N times with the filter, in turn, and compare.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option(
     "--reload-every",
@@ -179,10 +208,21 @@ def bench_command(*, as_json: bool, plot: Path | None, **options: Any) -> None:
 
 def _plan(options: dict[str, Any], *, keeps_samples: bool) -> BenchPlan:
     every: float | None = options["reload_every"]
+    loads = plan_loads(options["concurrency"], options["rates"], connections=options["connections"])
+    filter_ = FilterPlan(
+        exclude=options["exclude"],
+        mask=options["mask"],
+        not_mask=options["not_mask"],
+        mask_file=options["mask_file"],
+        mask_share=options["mask_share"],
+    )
+    rounds: int = options["rounds"] or 0
     return BenchPlan(
         url=options["url"],
         indexes=plan_indexes(options["indexes"], options["files"]),
-        loads=plan_loads(options["concurrency"], options["rates"], connections=options["connections"]),
+        loads=filtered_loads(loads, rounds=rounds) if filter_ else loads,
+        filter=filter_ or None,
+        rounds=rounds,
         rows=options["rows"],
         dim=options["dim"],
         k=options["k"],
