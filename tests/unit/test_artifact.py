@@ -128,8 +128,8 @@ def test_any_file_equals_the_oracle_at_any_chunk_size(
     exact = stored.astype(np.float32).astype(np.float64)
     norms = np.linalg.norm(exact, axis=1)
     expected = exact / norms[:, np.newaxis] if metric == "cosine" else exact
-    np.testing.assert_allclose(_items(artifact), expected, rtol=2e-7, atol=1e-9)
-    np.testing.assert_allclose((artifact.norm_min, artifact.norm_max), (norms.min(), norms.max()), rtol=1e-12)
+    np.testing.assert_allclose(_items(artifact), expected, rtol=3e-7, atol=1e-9)
+    np.testing.assert_allclose((artifact.norm_min, artifact.norm_max), (norms.min(), norms.max()), rtol=2e-7)
     if metric == "cosine":
         lengths = np.linalg.norm(_items(artifact).astype(np.float64), axis=1)
         assert np.abs(lengths - 1.0).max() < 1e-6
@@ -247,6 +247,34 @@ def test_the_flat_file_of_the_cosine_api_is_read() -> None:
     vectors = unit_rows(10_000, 100).astype(np.float32)
     artifact = _load(npy_bytes(np.transpose(vectors).flatten()), layout="transposed", dim=100)
     np.testing.assert_allclose(_items(artifact), vectors, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 128, 300])
+def test_equal_rows_are_equal_items(dim: int) -> None:
+    """Law 8: they tie to the last bit, wherever in the file and beside whatever they lie."""
+    rng = np.random.default_rng(3)
+    sizes = np.array([[1.0], [1e-3], [1e3], [1e15], [1e-15]])
+    kinds = (rng.standard_normal((5, dim)) * sizes).astype(np.float32)
+    which = rng.integers(0, 5, 3000)
+    vectors = kinds[which]
+    vectors[1000:1500] = kinds[0]
+    artifact = _load(npy_bytes(vectors), check_layout=False, chunk_bytes=100_000)
+    which[1000:1500] = 0
+    for kind in range(5):
+        items = _items(artifact)[which == kind]
+        np.testing.assert_array_equal(items, np.broadcast_to(items[0], items.shape))
+
+
+@pytest.mark.parametrize("dim", [2, 128, 129, 3000])
+def test_norms_of_long_rows_are_as_good_as_of_short_ones(dim: int) -> None:
+    """Sums of equal squares, the worst to round, and of squares of any size."""
+    rng = np.random.default_rng(4)
+    spread = rng.standard_normal((40, dim)) * np.exp(rng.standard_normal((40, dim)) * 3)
+    for vectors in (np.full((40, dim), 0.1, np.float32), spread.astype(np.float32)):
+        lengths = np.linalg.norm(
+            _items(_load(npy_bytes(vectors), check_layout=False)).astype(np.float64), axis=1
+        )
+        assert np.abs(lengths - 1.0).max() < 3e-7
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -60,11 +60,11 @@ def test_what_is_left_equals_a_file_without_the_invalid_rows(
         load(stored, metric=metric, chunk_bytes=256),
         load(in_order(vectors[kept], order), metric=metric),
     )
-    np.testing.assert_allclose(items(alone), items(artifact), rtol=2e-7)
+    np.testing.assert_allclose(items(alone), items(artifact), rtol=3e-7)
     (tile,) = artifact.matrix.data
     assert not tile[:, len(kept) :].any()
     norms = (alone.norm_min, alone.norm_max)
-    np.testing.assert_allclose(norms, (artifact.norm_min, artifact.norm_max), rtol=1e-12)
+    np.testing.assert_allclose(norms, (artifact.norm_min, artifact.norm_max), rtol=2e-7)
     assert kept == (list(range(len(kinds))) if artifact.dropped is None else artifact.dropped.kept.tolist())
 
 

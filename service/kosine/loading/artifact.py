@@ -1,9 +1,9 @@
 """From a checked header to the matrix an engine takes over: decoded, verified, normalised, dim-major.
 
 The file is read once, in order, into a buffer of bounded size; beside the matrix itself a load takes at
-most `LOAD_BUFFER_BYTES`, whatever the number of rows. Norms are sums in float64, so an item of 1e20s or of
-1e-30s has one, and they double as the check for finite numbers: a float64 sum of squares of finite float32
-numbers is finite.
+most `LOAD_BUFFER_BYTES`, whatever the number of rows. Norms are right within 2e-7, and of an item of 1e20s
+or of 1e-30s they are sums in float64. They double as the check for finite numbers: such a sum of squares of
+finite float32 numbers is finite.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ __all__ = ("LOAD_BUFFER_BYTES", "MatrixArtifact", "not_finite_rows", "read_matri
 LOAD_BUFFER_BYTES = 6 * CHUNK_BYTES
 """Upper bound of what `read_matrix` allocates beside the matrix."""
 
-_TILE_ELEMENTS = 2**17
+_TILE_ELEMENTS = 2**18
 _BLOCK_ELEMENTS = 2**17
 _LINE_ELEMENTS = 2**20
 _LINE_FLOATS = 16
 """Of one line of the cache."""
 _COLUMN_LINES = 512
 """One line of each of so many rows is in the cache of a core together."""
-_FAR = 2.0**100
-"""Norms between this and its inverse have one that is a float32 as precise as any."""
+_SUMMED = 128
+"""Squares of one sum in float32: the longer it is, the more it rounds."""
+_FAR = 2.0**30
+"""Of norms between this and its inverse, no square and no factor comes near the limits of float32."""
 _SAMPLE_VECTORS = 4096
 _SHOWN = 10
 
@@ -160,7 +162,7 @@ class _Offenders:
 
 @dataclass(slots=True, kw_only=True)
 class _Items:
-    """The columns of the matrix: each measured once, in float64, and scaled to norm 1."""
+    """The columns of the matrix: each measured once and scaled to norm 1."""
 
     matrix: DimMajorMatrix
     scale: bool
@@ -170,17 +172,15 @@ class _Items:
     zero: _Offenders = field(default_factory=_Offenders)
     valid: NDArray[np.bool_] = field(init=False)
     """[rows]; filled where `drop` is set."""
-    _precise: NDArray[np.float64] = field(init=False)
     _scaled: NDArray[np.float32] = field(init=False)
 
     def __post_init__(self) -> None:
         self.valid = np.ones(self.matrix.rows if self.drop else 0, dtype=bool)
         # Of one tile, and used for all: new memory for each takes a quarter of the time.
         dim = self.matrix.dim
-        self._precise = np.empty((_tile_rows(dim), dim))
         # An odd number of lines from row to row: by a power of two, the lines of a column oust each other.
         apart = _LINE_FLOATS * (-(-dim // _LINE_FLOATS) | 1)
-        self._scaled = np.empty((len(self._precise), apart), np.float32)[:, :dim]
+        self._scaled = np.empty((_tile_rows(dim), apart), np.float32)[:, :dim]
 
     def dropped(self) -> Dropped | None:
         """What is to be left out, once every item is finished."""
@@ -194,26 +194,29 @@ class _Items:
     def place(self, start: int, vectors: NDArray[np.float32]) -> None:
         """Put whole items, [count, dim], in the columns from `start` on, tile after tile."""
         # NaN and zero norms are counted, not warned about; a signalling NaN warns in any cast.
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             norms = np.empty(len(vectors))
-            for top in range(0, len(vectors), len(self._precise)):
-                tile = slice(top, top + len(self._precise))
+            for top in range(0, len(vectors), len(self._scaled)):
+                tile = slice(top, top + len(self._scaled))
                 self._transpose(start + top, self._measured(vectors[tile], norms[tile]))
             self._judge(start, norms)
 
     def _measured(self, vectors: NDArray[np.float32], norms: NDArray[np.float64]) -> NDArray[np.float32]:
-        """A tile as it is to be in the matrix; fills `norms`."""
-        precise = self._precise[: len(vectors)]
-        precise[...] = vectors
-        np.sqrt(np.einsum("ij,ij->i", precise, precise), out=norms)
-        if not self.scale:
-            return vectors
-        usual = norms.min() > 1.0 / _FAR and norms.max() < _FAR
-        factors: NDArray[np.floating] = vectors if usual else precise
-        scales = (1.0 / norms).astype(factors.dtype)[:, np.newaxis]
+        """A tile as it is to be in the matrix; fills `norms`.
+
+        Each row by itself: equal rows are to stay equal, whatever lies beside them.
+        """
+        np.sqrt(_squares(vectors), out=norms)
         scaled = self._scaled[: len(vectors)]
-        np.multiply(factors, scales, out=scaled, casting="same_kind")
-        return scaled
+        if self.scale:
+            np.multiply(vectors, (1.0 / norms).astype(np.float32)[:, np.newaxis], out=scaled)
+        far = np.flatnonzero(~((norms > 1.0 / _FAR) & (norms < _FAR)))
+        if far.size:
+            precise = vectors[far].astype(np.float64)
+            norms[far] = _norms(precise, "ij,ij->i")
+            if self.scale:
+                scaled[far] = precise * (1.0 / norms[far])[:, np.newaxis]
+        return scaled if self.scale else vectors
 
     def _transpose(self, start: int, vectors: NDArray[np.float32]) -> None:
         for top in range(0, len(vectors), _COLUMN_LINES):
@@ -253,6 +256,15 @@ class _Items:
 
 def _tile_rows(dim: int) -> int:
     return max(16, _TILE_ELEMENTS // dim)
+
+
+def _squares(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sums of squares of rows, right within 3e-7: of `_SUMMED` in float32, and of those in float64."""
+    squares = np.zeros(len(vectors))
+    for left in range(0, vectors.shape[1], _SUMMED):
+        part = vectors[:, left : left + _SUMMED]
+        squares += np.einsum("ij,ij->i", part, part)
+    return squares
 
 
 def _norms(vectors: NDArray[np.floating], subscripts: str) -> NDArray[np.float64]:
