@@ -100,10 +100,12 @@ async def test_h12_a_refused_body_may_still_be_sent_and_the_connection_used_agai
     assert [413, 200] == statuses(answer)
 
 
-async def test_h12_a_chunked_body_over_the_limit_is_refused_on_the_way(service: HttpService) -> None:
+async def test_h12_a_chunked_body_over_the_limit_is_refused_on_the_way() -> None:
     """Counted, framing included: a million one-byte chunks are refused like one large body."""
-    large = await service.exchange(post(chunks(*[b" " * 65_536] * 300), CHUNKED, length=None))
-    tiny = await service.exchange(post(chunks(*[b" "] * 1_000_000), CHUNKED, length=None))
+    async with http_service() as service:
+        service.publish()
+        large = await service.exchange(post(chunks(*[b" " * 65_536] * 300), CHUNKED, length=None))
+        tiny = await service.exchange(post(chunks(*[b" "] * 1_000_000), CHUNKED, length=None))
 
     assert [[413], [413]] == [statuses(large), statuses(tiny)]
 

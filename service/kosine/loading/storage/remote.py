@@ -165,7 +165,10 @@ class RemoteReader:
             self._spare.remove(free)
         memory = free if free is not None else _memory(self._block_bytes)
         length = min(len(memory), self.size - start)
-        done = self._source.fetch(self._facts, start, memoryview(memory)[:length])
+        target = memoryview(memory)[:length]
+        known = memoryview(self._fetched_head())[start:][:length]
+        target[: len(known)] = known
+        done = self._source.fetch(self._facts, start + len(known), target[len(known) :])
         self._window.append(_Block(start, memory, length, done))
 
 
