@@ -141,8 +141,11 @@ async def test_twenty_indexes_cost_twenty_heads_an_interval(moto: ObjectServer, 
 
 
 async def test_a_load_reads_every_byte_once(proxy: FaultProxy) -> None:
-    """Two looks before it, one at its beginning, one at its end, and ranges that do not overlap."""
-    async with service(proxy) as running:
+    """Two looks before it, one at its beginning, one at its end, and ranges that do not overlap.
+
+    A request that is quiet for `idle_timeout` is sent again, so it is longer than any machine is slow.
+    """
+    async with service(proxy, idle_timeout=20.0, within=60.0) as running:
         await published(running, 1)
         seen = proxy.requests.copy()
     spans = sorted(
