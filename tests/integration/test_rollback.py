@@ -344,3 +344,50 @@ async def test_copies_are_bounded_by_the_history_and_go_with_it(tmp_path: Path) 
         assert json.loads((copies / "items" / "history.json").read_bytes())["versions"]
         await running.apply(items=index_settings(path, history=0))
         assert not (copies / "items").exists()
+
+
+async def test_masks_go_back_with_the_vectors_they_were_made_for(tmp_path: Path) -> None:
+    """Each version has its own, as last served with it; while it is pinned they stay, too."""
+    path, mask, copies = tmp_path / "items.npy", tmp_path / "mask.npy", tmp_path / "copies"
+
+    def masked() -> int:
+        current = running.registry.current("items")
+        assert current is not None
+        return current.masks.named["in_stock"].true
+
+    def put(seed: int, rows: int, true: int) -> None:
+        publish(mask, np.arange(rows) < true)
+        publish(path, vectors(seed, rows=rows))
+
+    put(1, ROWS, 10)
+    async with service(path, copies=copies, masks={"in_stock": str(mask)}) as running:
+        await running.registry.until(lambda: len(running.registry.published) == 1)
+        await asyncio.to_thread(publish, mask, np.arange(ROWS) < 20)
+        await running.registry.until(lambda: masked() == 20)
+        await asyncio.to_thread(put, 2, 2 * ROWS, 30)
+        await running.registry.until(lambda: len(running.registry.published) == 2)
+        await running.catalog.order("items", "rollback")
+        assert 20 == masked()
+        await asyncio.to_thread(publish, mask, np.arange(2 * ROWS) < 40)
+        await running.registry.until(lambda: status(running).waits)
+        assert 20 == masked()
+    async with service(path, copies=copies, masks={"in_stock": str(mask)}) as running:
+        await running.registry.until(lambda: status(running).waits)
+        assert 20 == masked()
+        await running.catalog.order("items", "unpin")
+        await running.registry.until(lambda: masked() == 40)
+
+
+async def test_where_memory_holds_one_version_the_other_is_dropped_first(tmp_path: Path) -> None:
+    """By `resource_preserving`; what cannot be had is found out before."""
+    path, copies = tmp_path / "items.npy", tmp_path / "copies"
+    async with service(path, copies=copies, policy="resource_preserving") as running:
+        first, second = await two(running, path)
+        assert first == (await running.catalog.order("items", "rollback")).version
+        for copy in (copies / "items").glob("*.npy"):
+            copy.unlink()
+        await asyncio.to_thread(publish, path, vectors(3))
+        with pytest.raises(VersionGone):
+            await running.catalog.order("items", "rollback", second)
+        assert first == running.serves()
+        assert 3 == len(running.registry.published)
