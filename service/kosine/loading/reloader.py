@@ -3,7 +3,7 @@
 Any event only says "look again": a hint of the watcher, the poll, a forced reload, other settings, the end of
 a load. What happens then follows from what is seen (`refresh_policy`). One load runs at a time, and after
 each the source is looked at again, so the newest content wins and events in between coalesce. A failed load
-changes nothing but the status. The task outlives every exception.
+changes nothing but the status. Orders for an earlier version go first. The task outlives every exception.
 """
 
 from __future__ import annotations
@@ -187,12 +187,19 @@ class Reloader:
                 return self._loop.time()
             case Kind.GIVE_UP:
                 return self._failed_look(unsettled(), began=self._seen.since)
-            case Kind.HELD | Kind.UNCHANGED:
-                (self._reporter.waits if action.kind is Kind.HELD else self._reporter.confirmed)()
-                if self._failed is not None:
-                    self._failed = None
-                    self._reporter.recovered()
+            case Kind.HELD:
+                self._reporter.waits()
+                self._recovered()
+            case Kind.UNCHANGED:
+                self._reporter.confirmed()
+                self._recovered()
         return action.until
+
+    def _recovered(self) -> None:
+        """There is nothing to load."""
+        if self._failed is not None:
+            self._failed = None
+            self._reporter.recovered()
 
     async def _recall(self, settings: IndexSettings) -> None:
         """Serve the local copy while the store does not answer, once, and only where nothing serves."""
