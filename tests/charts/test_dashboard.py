@@ -120,6 +120,8 @@ def test_dashboard_and_alerts_find_what_they_ask_for(tmp_path: Path) -> None:
                 del missing[asked]
 
         assert ({}, [("up", "")]) == (missing, server.targets())
+        for annotation in DASHBOARD["annotations"]["list"]:
+            server.values(chosen(annotation["expr"]))  # which has any only where a new version came
         assert {"namespace": {"shop"}, "job": {"search"}, "index": {"items"}} == choices(server)
         eventually(lambda: evaluated(server), within=SECONDS, what="every alert evaluated")
         assert [] == [rule["lastError"] for rule in server.rules() if rule["health"] != "ok"]

@@ -6,6 +6,7 @@ import contextlib
 import random
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -145,6 +146,15 @@ def test_looking_twice_sees_the_same(stores: Stores, place: Place, key: str) -> 
     """An object that nobody touches keeps its fingerprint."""
     place.put(key, CONTENT)
     assert stores.fingerprint(place.uri(key)) == stores.fingerprint(place.uri(key))
+
+
+def test_when_it_was_written_is_told(stores: Stores, place: Place, key: str) -> None:
+    """By the clock of the store, which may keep whole seconds."""
+    began = int(time.time())
+    place.put(key, CONTENT)
+    written = stores.fingerprint(place.uri(key)).modified
+    assert written is not None
+    assert began <= written <= time.time()
 
 
 def test_another_content_has_another_fingerprint(stores: Stores, place: Place, key: str) -> None:

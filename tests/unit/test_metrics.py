@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -36,6 +37,19 @@ async def test_a_batch_leaves_its_traces() -> None:
     assert 1 == sample(metrics, "kosine_engine_seconds_count", index="items")
     assert 3 == sample(metrics, "kosine_batch_rows_sum", index="items")
     assert 1 == sample(metrics, "kosine_batches_total", index="items", reason="idle")
+
+
+async def test_the_age_of_a_version_is_that_of_its_source() -> None:
+    """Not that of the pod; where no store says when it was written, the load has to do."""
+    metrics, registry = Metrics(), Registry()
+    metrics.registry.register(IndexCollector(registry))
+    registry.declare("items", source="items.npy", required=True)
+    version = version_of(Dispatcher(VirtualDevice()), metrics=metrics)
+    registry.publish("items", version)
+    name = "kosine_index_modified_timestamp_seconds"
+    assert version.info.loaded_at.timestamp() == sample(metrics, name, index="items")
+    version.info = replace(version.info, modified=5.0)
+    assert 5 == sample(metrics, name, index="items")
 
 
 async def test_gauges_of_an_index_go_with_it() -> None:

@@ -44,6 +44,7 @@ class Sources:
             token="+".join([one.token for one in items] + [f"{name}={one.token}" for name, one in masks]),
             size=sum(one.size for one in all_of_it if one is not self.manifest),
             resolution=max(one.resolution for one in all_of_it),
+            modified=max((one.modified for one in items if one.modified is not None), default=None),
         )
 
     def differs_in_masks_only(self, other: Sources) -> bool:

@@ -187,6 +187,7 @@ def _fingerprint(facts: os.stat_result) -> Fingerprint:
         size=facts.st_size,
         # Nobody can set a ctime: one on a whole second means that the store keeps no fractions.
         resolution=0.0 if facts.st_ctime_ns % _SECOND else _COARSE,
+        modified=facts.st_mtime,
     )
 
 

@@ -344,12 +344,13 @@ class _Load:
     def _describe(
         self, plan: MatrixPlan, artifact: MatrixArtifact, engine: Engine, digest: str
     ) -> VersionInfo:
-        settings = self._job.settings
+        settings, sources = self._job.settings, self._job.sources.combined
         return VersionInfo(
             name=self._job.name,
             version=digest[:16],
             digest=digest,
-            fingerprint=self._job.sources.combined.token,
+            fingerprint=sources.token,
+            modified=sources.modified,
             source=settings.uri,
             rows=artifact.matrix.rows,
             dim=plan.dim,

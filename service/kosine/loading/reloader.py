@@ -364,7 +364,7 @@ class Reloader:
     def _conclude(
         self, result: Loaded | Unchanged | LoadError, sources: Sources, *, began: float, cause: Cause
     ) -> ReloadOutcome:
-        token = sources.combined.token
+        token, modified = sources.combined.token, sources.combined.modified
         if isinstance(result, LoadError):
             self._failure(result, token=token, began=began)
             return self._outcome("failed")
@@ -376,7 +376,7 @@ class Reloader:
             else:
                 self._reporter.unchanged(seconds=seconds)
             if (current := self._registry.current(self._name)) is not None:
-                current.info = self._published = replace(current.info, fingerprint=token)
+                current.info = self._published = replace(current.info, fingerprint=token, modified=modified)
                 self._keeper.confirmed(self._settings, sources, current.masks)
             return self._outcome("masks_published" if isinstance(result, LoadedMasks) else "unchanged")
         self._published, self._outdated = result.info, False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ class Fingerprint:
     size: int
     resolution: float = 0.0
     """Seconds within which two changes may share a token; only a token older than that is safe to read by."""
+    modified: float | None = field(default=None, compare=False)
+    """When the bytes were written, in seconds since 1970, where the store says."""
 
 
 class Reader(Protocol):

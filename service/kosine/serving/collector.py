@@ -50,6 +50,7 @@ class IndexCollector(Collector):
                     "dim": info.dim,
                     "bytes": info.bytes,
                     "loaded": info.loaded_at.timestamp(),
+                    "modified": info.loaded_at.timestamp() if info.modified is None else info.modified,
                     "load": info.load_seconds,
                 }
                 facts = {"version": info.version, "metric": info.metric, "device": info.device}
@@ -75,6 +76,10 @@ def _gauges() -> dict[str, GaugeMetricFamily]:
         "dim": gauge("index_dim", "Dimension of the served version."),
         "bytes": gauge("index_bytes", "Bytes the engine holds for the served version."),
         "loaded": gauge("index_loaded_timestamp_seconds", "When the served version was loaded."),
+        "modified": gauge(
+            "index_modified_timestamp_seconds",
+            "When the source of the served version was last written; when it was loaded, if no store says.",
+        ),
         "load": gauge("index_load_seconds", "How long the served version took to load."),
     }
 

@@ -156,6 +156,8 @@ class VersionInfo:
     norm_max: float
     loaded_at: datetime
     load_seconds: float
+    modified: float | None = None
+    """When vectors, ids or manifest were last written, in seconds since 1970, where their store says."""
     dropped: DroppedRows | None = None
 
 

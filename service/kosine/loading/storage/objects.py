@@ -42,6 +42,8 @@ class ObjectFacts:
     etag: str | None = None
     version: str | None = None
     """Version id or generation, where the store keeps one."""
+    modified: float | None = None
+    """When it was written, in seconds since 1970, where the store says."""
 
 
 class ObjectStore(Protocol):

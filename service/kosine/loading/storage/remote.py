@@ -194,7 +194,7 @@ class RemoteStorage:
         source = self._source(uri, name)
         with source.told(Stage.FINGERPRINT):
             facts = source.look()
-        return Fingerprint(token=facts.token, size=facts.size)
+        return Fingerprint(token=facts.token, size=facts.size, modified=facts.modified)
 
     @contextlib.contextmanager
     def open(self, uri: str, name: ObjectName, fingerprint: Fingerprint) -> Iterator[RemoteReader]:

@@ -171,8 +171,13 @@ def _facts(found: dict[str, Any]) -> ObjectFacts:
     version = None if version == "null" else version
     plain = etag.strip('"')
     token = plain if version is None else f"{plain}@{version}"
+    written = found.get("LastModified")
     return ObjectFacts(
-        token=token, size=checked_size(int(found["ContentLength"])), etag=etag, version=version
+        token=token,
+        size=checked_size(int(found["ContentLength"])),
+        etag=etag,
+        version=version,
+        modified=written.timestamp() if isinstance(written, datetime) else None,
     )
 
 
