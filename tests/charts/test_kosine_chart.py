@@ -51,6 +51,7 @@ def test_the_service_reads_what_the_values_say(helm: Helm, case: Case, tmp_path:
             "grace": "30s",
             "file_roots": "/data",
             **({"device": "gpu"} if values.get("gpu", {}).get("enabled") else {}),
+            **({"cache_dir": "/var/cache/kosine"} if "cacheSizeLimit" in values else {}),
             **values.get("process", {}),
         },
         "defaults": values.get("defaults", {}),
@@ -151,6 +152,41 @@ def test_a_pod_is_not_killed_while_it_answers(helm: Helm, values: dict[str, Any]
     """SIGKILL comes after `drain_delay` and `grace`, and some time to free what is loaded."""
     [deployment] = rendered(helm, values)["Deployment"]
     assert seconds == deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, {"cpu": "1", "memory": "2Gi"}),
+        ({"limits": {"memory": "24Gi"}}, {"cpu": "1", "memory": "24Gi"}),
+        ({"requests": {"memory": "4Gi"}}, {"cpu": "1", "memory": "4Gi"}),
+        ({"limits": {"memory": None}}, {"cpu": "1"}),
+        ({"limits": None, "requests": None}, None),
+    ],
+)
+def test_the_memory_limit_is_requested(
+    helm: Helm, resources: dict[str, Any], expected: dict[str, str] | None
+) -> None:
+    """Unless something else is: a matrix is there all the time, and nobody should be promised its room."""
+    assert expected == container_of(rendered(helm, {"resources": resources}))["resources"].get("requests")
+
+
+def test_copies_have_a_volume_of_their_own(helm: Helm, tmp_path: Path) -> None:
+    """Where the service is told to keep them, writable, of the size that was said."""
+    manifests = rendered(
+        helm, {"cacheSizeLimit": "20Gi", "indexes": {"items": {"uri": "s3://vectors/items.npy"}}}
+    )
+    [mount] = [each for each in container_of(manifests)["volumeMounts"] if each["name"] == "cache"]
+    assert {"name": "cache", "mountPath": str(configured(manifests, tmp_path).service.cache_dir)} == mount
+    [deployment] = manifests["Deployment"]
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "cache", "emptyDir": {"sizeLimit": "20Gi"}} in volumes
+
+
+def test_two_places_for_copies_are_refused(helm: Helm) -> None:
+    """One of them would be empty."""
+    with pytest.raises(Refused, match="expected at most one"):
+        helm.template(CHART, {"cacheSizeLimit": "20Gi", "process": {"cache_dir": "/copies"}})
 
 
 def test_too_little_time_to_drain_is_refused(helm: Helm) -> None:

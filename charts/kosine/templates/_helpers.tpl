@@ -82,6 +82,12 @@ labels:
 {{- define "kosine.process" -}}
 {{- $process := deepCopy .Values.process }}
 {{- if and .Values.gpu.enabled (not $process.device) }}{{ $_ := set $process "device" "gpu" }}{{ end }}
+{{- if .Values.cacheSizeLimit }}
+{{- if $process.cache_dir }}
+{{- fail "cacheSizeLimit and process.cache_dir: expected at most one; the first makes the folder and names it, the second names one of extraVolumeMounts" }}
+{{- end }}
+{{- $_ := set $process "cache_dir" "/var/cache/kosine" }}
+{{- end }}
 {{- toJson $process }}
 {{- end }}
 
