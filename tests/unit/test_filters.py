@@ -17,6 +17,7 @@ from kosine.engines.filters import (
     Way,
     excluded_places,
     masks_of,
+    parted,
     way_of,
 )
 from tests.kit.device import cpu_device
@@ -126,6 +127,23 @@ def test_a_mask_that_several_queries_share_is_made_once() -> None:
     assert (4, [0, 1, 2, 1, 3, 3]) == (len(masks), which.tolist())
 
 
+def test_few_excluded_rows_are_no_mask_of_their_own() -> None:
+    """So queries by `id`, each without its own item, share the mask they name."""
+    filters = [
+        RowFilter(mask=MASK, excluded=numbers(1)),
+        RowFilter(mask=MASK, excluded=numbers(MOST_REMADE)),
+        RowFilter(mask=MASK),
+        RowFilter(excluded=numbers(MOST_REMADE + 1)),
+        RowFilter(excluded=numbers(2)),
+        None,
+    ]
+    few, rest = parted(filters)
+    masks, which = masks_of(rest, first=0, rows=COUNT, columns=COUNT)
+    places = excluded_places(few, first=0, rows=COUNT)
+    assert (3, [1, 1, 1, 2, 0, 0]) == (len(masks), which.tolist())
+    assert [1, MOST_REMADE, 0, 0, 2, 0] == np.bincount(places[:, 0], minlength=6).tolist()
+
+
 def assert_filtered(
     engine: Any, vectors: NDArray[Any], asked: NDArray[np.float32], k: int, filters: list[Any], metric: str
 ) -> None:
@@ -188,6 +206,24 @@ def test_each_way_is_exact_over_several_tiles(way: Way, metric: str, monkeypatch
     assert {way} == {way_of(each) for each in filters}
     for k in (1, 3, 10, 300):
         assert_filtered(engine_of(vectors, metric), vectors, asked, k, filters, metric)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("own", [1, 40])
+@pytest.mark.parametrize("k", [3, 200])
+def test_a_shared_mask_and_rows_of_each_query_are_left_out_in_one_call(
+    k: int, own: int, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best of each query excluded, over several tiles, by blocks and without, with ties in pairs."""
+    monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
+    monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
+    rng = np.random.default_rng(4)
+    vectors = np.repeat(rng.standard_normal((COUNT // 2, 5)), 2, axis=0).astype(np.float32)
+    asked = rng.standard_normal((12, 5)).astype(np.float32)
+    mask = rng.random(COUNT) < 0.5
+    best = np.argsort(-true_scores(vectors, asked, metric=metric), axis=1)[:, :own].astype(np.int32)
+    filters = [RowFilter(mask=mask, excluded=rows) for rows in best]
+    assert_filtered(engine_of(vectors, metric), vectors, asked, k, [*filters[:-1], None], metric)
 
 
 def test_one_query_alone_is_filtered_exactly() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kosine.engines.exact_scores import ExactScorer
-from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, way_of
+from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, parted, way_of
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
 from kosine.engines.pages import pages_of
@@ -199,8 +199,10 @@ class CosineGraph:
         first, rows = self._places[tile]
         if filtering == "places":
             return [tf.constant(excluded_places(filters, first=first, rows=rows))]
-        masks, which = masks_of(filters, first=first, rows=rows, columns=self._columns)
-        return [tf.constant(masks), tf.constant(which)]
+        few, rest = parted(filters)
+        masks, which = masks_of(rest, first=first, rows=rows, columns=self._columns)
+        places = excluded_places(few, first=first, rows=rows)
+        return [tf.constant(masks), tf.constant(which), tf.constant(places)]
 
     def _plan(self, k: int) -> list[tuple[bool, Any]]:
         """Whether blocks are used, and the sizes, of each tile; kept, as callers use few different k."""

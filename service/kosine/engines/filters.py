@@ -5,7 +5,7 @@ What each way costs, and where they cross, is measured in docs/performance.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ("MOST_GATHERED", "MOST_REMADE", "RowFilter", "Way", "excluded_places", "masks_of", "way_of")
+__all__ = (
+    "MOST_GATHERED",
+    "MOST_REMADE",
+    "RowFilter",
+    "Way",
+    "excluded_places",
+    "masks_of",
+    "parted",
+    "way_of",
+)
 
 MOST_GATHERED = 500
 """Rows that are looked up one by one; past it a share of the product over all rows costs less."""
@@ -51,6 +60,13 @@ class RowFilter:
     def _parts(self) -> tuple[NDArray[np.generic] | None, ...]:
         return self.excluded, self.included, self.mask, self.not_mask
 
+    def parted(self) -> tuple[RowFilter | None, RowFilter | None]:
+        """What is few enough to be left out place by place, and the rest, which others may have as well."""
+        if self.excluded is None or len(self.excluded) > MOST_REMADE:
+            return None, self
+        rest = replace(self, excluded=None)
+        return RowFilter(excluded=self.excluded), rest if rest.narrows else None
+
     def narrowed(self) -> NDArray[np.int32]:
         """The included rows that may be found, in their order."""
         rows = self.included if self.included is not None else np.empty(0, np.int32)
@@ -67,9 +83,9 @@ class Way(StrEnum):
     PRODUCT = "product"
     """With the others, from the scores of all rows."""
     REMADE_BLOCKS = "remade_blocks"
-    """The same; blocks with excluded rows are made anew."""
+    """The same; blocks whose best row is excluded are made anew."""
     MASKED = "masked"
-    """The same, from a masked copy of its scores."""
+    """The same, from a masked copy of its scores, in which blocks may be made anew, too."""
     GATHERED = "gathered"
     """By itself, from a few rows."""
 
@@ -90,6 +106,14 @@ def way_of(filter_: RowFilter | None) -> Way:
     if filter_.excluded is None or not len(filter_.excluded):
         return Way.PRODUCT
     return Way.REMADE_BLOCKS if len(filter_.excluded) <= MOST_REMADE else Way.MASKED
+
+
+def parted(
+    filters: Sequence[RowFilter | None],
+) -> tuple[list[RowFilter | None], list[RowFilter | None]]:
+    """`RowFilter.parted` of each query: those by their places, and those by masks."""
+    parts = [(None, None) if each is None else each.parted() for each in filters]
+    return [few for few, _ in parts], [rest for _, rest in parts]
 
 
 def excluded_places(filters: Sequence[RowFilter | None], *, first: int, rows: int) -> NDArray[np.int32]:

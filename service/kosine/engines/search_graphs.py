@@ -35,7 +35,7 @@ _SIZES = tf.TensorSpec([4], tf.int32)
 _PLACES = tf.TensorSpec([None, 2], tf.int32)
 _MASKS = tf.TensorSpec([None, None], tf.bool)
 _WHICH = tf.TensorSpec([None], tf.int32)
-_FILTERS: dict[str, list[Any]] = {"none": [], "places": [_PLACES], "masks": [_MASKS, _WHICH]}
+_FILTERS: dict[str, list[Any]] = {"none": [], "places": [_PLACES], "masks": [_MASKS, _WHICH, _PLACES]}
 
 _ALIKE = 1.25
 """A matrix that has grown by less finds the memory of its calls in TensorFlow's pool, or nearly all of it."""
@@ -47,8 +47,8 @@ class SearchGraphs:
     A cosine graph takes (queries [B, dim], items [dim, columns], sizes), a dot graph (queries, items, sizes,
     limits [dim]); both answer (row numbers [B, k] int32, scores [B, k]). `sizes` comes from `sizes_of`. One
     that leaves out `places` takes them last, [M, 2] int32, each (query, column); one that `masks` takes masks
-    [M, columns] and the number [B] of the mask of each query. What is left out scores -inf. `merge` takes
-    (row numbers, scores, k) of several tiles side by side.
+    [M, columns], the number [B] of the mask of each query, and places. What is left out scores -inf. `merge`
+    takes (row numbers, scores, k) of several tiles side by side.
     """
 
     def __init__(self, device: str) -> None:
@@ -116,17 +116,20 @@ def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
 
 def _selection(filtering: Filtering, left_out: tuple[Any, ...], *, by_block: bool) -> Any:
     """What finds the best of the scores of a tile, with what is left out of them."""
-    best = _best_by_block if by_block else _best
-    if filtering == "masks":
-        return lambda scores, sizes: best(masked(scores, *left_out), sizes)
-    if filtering == "places" and by_block:
-        return lambda scores, sizes: _best_without(scores, sizes, *left_out)
+    if filtering == "none":
+        return _best_by_block if by_block else _best
+    best = _best_without_by_block if by_block else _best_without
     if filtering == "places":
-        return lambda scores, sizes: best(without(scores, *left_out), sizes)
-    return best
+        return lambda scores, sizes: best(scores, sizes, *left_out)
+    masks, which, places = left_out
+    return lambda scores, sizes: best(masked(scores, masks, which), sizes, places)
 
 
 def _best_without(scores: Any, sizes: Any, places: Any) -> tuple[Any, Any]:
+    return _best(without(scores, places), sizes)
+
+
+def _best_without_by_block(scores: Any, sizes: Any, places: Any) -> tuple[Any, Any]:
     first, rows, k, width = tf.unstack(sizes, 4)
     numbers, values = without_by_block(scores, k, rows=rows, width=width, places=places)
     return first + numbers, values

@@ -78,10 +78,10 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     answers = 2 * 8 * tiles * min(max_k, largest) if tiles > 1 else 0
     rest = selection + answers + 3 * 4 * dim
     together = queries_per_call(rows, max_rows)
-    # Blocks made anew are looked up, changed and padded. A mask is kept, sent, looked up, and all copied.
-    remade = 3 * 4 * min(columns, MOST_REMADE * BLOCK)
+    # Blocks made anew are looked up and changed. A mask is kept, sent, looked up, and all copied.
+    remade = 2 * 4 * min(columns, MOST_REMADE * BLOCK)
     plain = together * (4 * columns + remade + rest)
-    masked = masked_calls(together) * ((4 + 4 + 3) * columns + rest)
+    masked = masked_calls(together) * ((4 + 4 + 3) * columns + remade + rest)
     return 2 * max(plain, masked) + _pages_bytes(rows, dim, max_k) + GRAPHS_BYTES
 
 

@@ -61,29 +61,35 @@ def without(scores: Any, places: Any) -> Any:
 def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any) -> tuple[Any, Any]:
     """As `best_rows_by_block` of `without(scores, places)`, and no copy.
 
-    Only blocks that hold a place are made anew: for their maxima, and where they are chosen. So the cost
-    follows the places, while a copy of the scores costs as much as reading them twice.
+    A row that is left out changes the maximum of its block only where its score is that maximum: seldom,
+    unless the best rows are left out. Only such blocks, and those that are chosen, are made anew.
     """
     batch, blocks = tf.shape(scores)[0], (rows + width - 1) // width
     flat = tf.reshape(scores, [-1, width])
     in_all = tf.shape(flat)[0] // batch
-    touched, which = tf.unique(places[:, 0] * in_all + places[:, 1] // width)
-    remade = without(tf.gather(flat, touched), tf.stack([which, places[:, 1] % width], axis=1))
+    held_by, columns = places[:, 0] * in_all + places[:, 1] // width, places[:, 1] % width
     maxima = tf.reduce_max(flat, axis=1)
-    maxima = tf.tensor_scatter_nd_update(maxima, touched[:, None], tf.reduce_max(remade, axis=1))
-    # One more, so that there is something to look at where no place is.
-    remade = tf.pad(remade, [[0, 1], [0, 0]])
+    highest = tf.gather_nd(flat, tf.stack([held_by, columns], axis=1)) >= tf.gather(maxima, held_by)
+    lowered, _ = tf.unique(tf.boolean_mask(held_by, highest))
+    lower = tf.reduce_max(_blocks_without(flat, lowered, held_by, columns), axis=1)
+    maxima = tf.tensor_scatter_nd_update(maxima, lowered[:, None], lower)
     by_query = tf.reshape(maxima, [batch, -1])[:, :blocks]
     block_numbers = tf.sort(tf.math.top_k(by_query, k + 1, sorted=False).indices, axis=1)
     chosen = tf.range(batch)[:, None] * in_all + block_numbers
-    none = tf.fill([batch * in_all], -1)
-    remade_at = tf.gather(
-        tf.tensor_scatter_nd_update(none, touched[:, None], tf.range(tf.shape(touched)[0])), chosen
-    )[:, :, None]
-    candidates = tf.where(
-        remade_at < 0, tf.gather(flat, chosen), tf.gather(remade, tf.maximum(remade_at[:, :, 0], 0))
+    candidates = _blocks_without(flat, tf.reshape(chosen, [-1]), held_by, columns)
+    by_query = tf.reshape(candidates, [batch, k + 1, width])
+    return _best_of(by_query, block_numbers, k, rows=rows, width=width)
+
+
+def _blocks_without(flat: Any, numbers: Any, held_by: Any, columns: Any) -> Any:
+    """Copies of blocks `numbers` [n], each once, of `flat`: -inf at the places (`held_by`, `columns`) [M]."""
+    standing = tf.tensor_scatter_nd_update(
+        tf.fill([tf.shape(flat)[0]], -1), numbers[:, None], tf.range(tf.shape(numbers)[0])
     )
-    return _best_of(candidates, block_numbers, k, rows=rows, width=width)
+    at = tf.gather(standing, held_by)
+    here = at >= 0
+    places = tf.stack([tf.boolean_mask(at, here), tf.boolean_mask(columns, here)], axis=1)
+    return without(tf.gather(flat, numbers), places)
 
 
 def _best_of(candidates: Any, block_numbers: Any, k: Any, *, rows: Any, width: Any) -> tuple[Any, Any]:
