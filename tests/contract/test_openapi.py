@@ -18,7 +18,7 @@ from tests.kit.http_service import in_process, query, service_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-NOT_OF_A_ROUTE = {"head_too_large", "too_many_connections", "not_found", "method_not_allowed"}
+NOT_OF_A_ROUTE = {"too_many_connections", "not_found", "method_not_allowed"}
 """Refused before, or for want of, a route."""
 
 

@@ -175,8 +175,97 @@ async def test_a_body_of_any_format_is_checked_like_json(
     assert (status, code) == (refused.status_code, refused.json()["code"])
 
 
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.mark.parametrize("ids", [None, np.array([10, 11, 12, -13]), np.array(["a,b", "é d", "7", "x/y"])])
+@pytest.mark.parametrize("send", SENDERS.values(), ids=SENDERS.keys())
+async def test_beside_bytes_is_asked_what_json_asks(
+    send: Callable[[NDArray[np.float32]], Written], ids: NDArray[Any] | None
+) -> None:
+    """Each parameter and all together, whatever type ids have: the answer is that of the JSON fields."""
+    named: list[Any] = list(range(4)) if ids is None else ids.tolist()
+    asked: list[dict[str, Any]] = [
+        {"min_score": 0.2},
+        {"exclude": named[:1]},
+        {"exclude": [named[1], named[3]], "k": 2},
+        {"include": [named[2], named[0]]},
+        {"mask": "odd"},
+        {"not_mask": "odd", "with_embeddings": True},
+        {"exclude": named[:1], "include": named[:3], "not_mask": "odd", "min_score": -1.0, "k": 1},
+    ]
+    async with http_service() as service, service.client() as client:
+        service.publish(ids=ids, masks={"odd": [False, True, False, True]})
+        for fields in asked:
+            expected = await client.post(COS, json={"embedding": QUERIES[0].tolist(), **fields})
+            params: dict[str, Any] = {name: as_parameter(value) for name, value in fields.items()}
+            answer = await client.post(COS, params=params, **send(QUERIES[0]))
+
+            assert 200 == expected.status_code
+            assert expected.json() == answer.json()
+
+
+def as_parameter(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, bool | float) else value
+
+
+async def test_an_empty_include_finds_nothing(client: httpx.AsyncClient) -> None:
+    """A list of no ids can be said."""
+    found = await client.post(f"{COS}?include=", content=QUERIES[0].tobytes(), headers=BYTES)
+
+    assert [] == read(found)["result"]
+
+
+async def test_bytes_are_answered_page_by_page(client: httpx.AsyncClient) -> None:
+    """The pages that JSON is answered; and a cursor of one is good for the other."""
+    cursor: str | None = ""
+    found: list[str] = []
+    while cursor is not None:
+        params: dict[str, Any] = {"k": 1, "after": cursor, "exclude": "a"}
+        page = read(await client.post(COS, params=params, content=QUERIES[0].tobytes(), headers=BYTES))
+        body = {"embedding": QUERIES[0].tolist(), "k": 1, "after": cursor or None, "exclude": ["a"]}
+        assert read(await client.post(COS, json=body)) == page
+        found += [item for item, _ in page["result"]]
+        cursor = page["next"]
+
+    assert ["bb", "ccc", "dddd"] == found
+
+
+@pytest.mark.parametrize(
+    ("ids", "query", "rows", "status", "code"),
+    [
+        (["a", "bb", "ccc", "dddd"], "?mask=gone", 1, 404, "unknown_mask"),
+        (["a", "bb", "ccc", "dddd"], "?after=made-up", 1, 422, "bad_cursor"),
+        (["a", "bb", "ccc", "dddd"], "?after=", 2, 422, "invalid_value"),
+        (["a", "bb", "ccc", "dddd"], "?id=a", 1, 422, "unknown_field"),
+        (["a", "bb", "ccc", "dddd"], "?k=1&k=1", 1, 422, "invalid_value"),
+        (["a", "bb", "ccc", "dddd"], "?exclude=" + "x" * 32768, 1, 431, "head_too_large"),
+        ([1, 2, 3, 4], "?exclude=a", 1, 422, "invalid_value"),
+        ([1, 2, 3, 4], "?include=01", 1, 422, "invalid_value"),
+    ],
+)
+async def test_what_cannot_be_asked_beside_bytes_is_refused(
+    ids: list[Any], query: str, rows: int, status: int, code: str
+) -> None:
+    """With the codes of JSON; a list of ids is no longer than a head."""
+    async with http_service() as service, service.client() as client:
+        service.publish(ids=np.array(ids))
+        refused = await client.post(COS + query, content=QUERIES[:rows].tobytes(), headers=BYTES)
+
+    assert (status, code) == (refused.status_code, refused.json()["code"])
+
+
+async def test_unknown_ids_beside_bytes_are_ignored(client: httpx.AsyncClient) -> None:
+    """As in JSON: a list of what somebody has seen outlives the items."""
+    found = await client.post(
+        f"{COS}?exclude=gone&exclude=a&k=1", content=QUERIES[0].tobytes(), headers=BYTES
+    )
+
+    assert "bb" == read(found)["result"][0][0]
+
+
 async def test_every_format_is_described() -> None:
-    """The schema names what is read and what is written, and the parameter of a binary body."""
+    """The schema names what is read and what is written, and the parameters beside a body of bytes."""
     async with service_of() as service, in_process(service.doors.fast) as client:
         schema = (await client.get("/schema")).json()
 
@@ -186,7 +275,16 @@ async def test_every_format_is_described() -> None:
             operation["requestBody"]["content"]
         )
         assert set(ENCODERS) == set(operation["responses"]["200"]["content"])
-        assert "k" in {each["name"] for each in operation["parameters"] if each["in"] == "query"}
+        assert {
+            "k",
+            "exclude",
+            "include",
+            "mask",
+            "not_mask",
+            "min_score",
+            "with_embeddings",
+            "after",
+        } == {each["name"] for each in operation["parameters"] if each["in"] == "query"}
 
 
 def test_json_numbers_hold_every_bit_of_a_score() -> None:

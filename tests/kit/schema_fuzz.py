@@ -121,13 +121,28 @@ class Fuzzer:
         path.update({name: value for name, value in fitting.items() if name in path})
         if "Kosine-Expect-Version" in (case.headers or {}):
             case.headers["Kosine-Expect-Version"] = self.version
+        self._make_parameters_fit(case.query or {})
         if isinstance(case.body, dict):
             self._make_json_fit(case.body)
         elif case.media_type == "application/octet-stream" and isinstance(case.body, bytes):
-            case.body += bytes(-len(case.body) % (4 * self.dim))
+            case.body = np.arange(1.0, self.dim + 1, dtype="<f4").tobytes()
         elif case.media_type == "application/x-npy":
             np.save(file := io.BytesIO(), np.arange(1.0, self.dim + 1))
             case.body = file.getvalue()
+
+    def _make_parameters_fit(self, query: dict[str, Any]) -> None:
+        """What stands beside a body of bytes."""
+        fitting = {
+            "k": "2",
+            "mask": self.mask,
+            "not_mask": self.mask,
+            "min_score": "-0.5",
+            "with_embeddings": "true",
+            "after": "",
+            "exclude": [str(self.item)],
+            "include": [str(self.item), "gone"],
+        }
+        query.update({name: value for name, value in fitting.items() if name in query})
 
     def _make_json_fit(self, body: dict[str, Any]) -> None:
         body.update({name: self.mask for name in ("mask", "not_mask") if name in body})

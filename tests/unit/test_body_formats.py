@@ -17,8 +17,9 @@ from hypothesis.extra import numpy as nps
 from kosine.errors import NotAcceptable, RequestError, UnsupportedMediaType, ZeroVector
 from kosine.http.bodies.floats import from_npy, from_raw
 from kosine.http.bodies.formats import DECODERS, ENCODERS, decoder_of, encoder_of
+from kosine.http.wire import MAX_IDS
 from kosine.serving.batch import Answer
-from kosine.serving.request import SearchResult
+from kosine.serving.request import SearchOptions, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
 RAW, NPY, JSON = "application/octet-stream", "application/x-npy", "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 NUMBERS = nps.arrays(np.float32, nps.array_shapes(max_dims=1, max_side=8), elements=st.floats(width=32))
+
+ONCE = [
+    ("k", "1"),
+    ("mask", "in_stock"),
+    ("not_mask", "in_stock"),
+    ("min_score", "0"),
+    ("with_embeddings", "true"),
+    ("after", ""),
+]
+NO_NUMBERS = [b"", b"NaN", b"Infinity", b"1e999", b"1_0", b"0x1", b"%D9%A1", b"%221%22", b"null", b"9" * 400]
+NO_FLAGS = [b"", b"1", b"True", b"yes", b"null"]
 
 
 def npy(array: NDArray[Any]) -> bytes:
@@ -87,7 +99,6 @@ def test_a_body_is_looked_at_and_not_copied() -> None:
         (RAW, b"abcd", b"k=%D9%A1", "bad_k"),
         (RAW, b"abcd", b"k=" + b"9" * 5000, "bad_k"),
         (RAW, b"abcd", b"top=1", "unknown_field"),
-        (RAW, b"abcd", b"k=1&" * 100, "invalid_value"),
         (RAW, b"abcd", b"k=1\xff", "invalid_value"),
         (NPY, npy(np.ones(3)), b"k=3", "ok"),
         (NPY, npy(np.ones((2, 3))), b"", "ok"),
@@ -120,6 +131,57 @@ def test_a_body_is_looked_at_and_not_copied() -> None:
 def test_what_a_body_may_be(content_type: str, body: bytes, query_string: bytes, code: str) -> None:
     """Of each format, with the refusal of everything else."""
     assert code == code_of(lambda: DECODERS[content_type](body, query_string))
+
+
+@pytest.mark.parametrize(
+    ("query_string", "expected"),
+    [
+        (b"", None),
+        (b"k=3", None),
+        (b"min_score=-0.5", SearchOptions(min_score=-0.5)),
+        (b"min_score=1e-3&with_embeddings=true", SearchOptions(min_score=1e-3, with_embeddings=True)),
+        (b"with_embeddings=false", SearchOptions()),
+        (b"mask=in_stock&not_mask=seen", SearchOptions(mask="in_stock", not_mask="seen")),
+        (b"after=", SearchOptions(after="")),
+        (b"after=0JpsX4Rnbj8", SearchOptions(after="0JpsX4Rnbj8")),
+        (b"exclude=7&exclude=a%2Cb&exclude=%C3%A9", SearchOptions(exclude=("7", "a,b", "\u00e9"))),
+        (b"include=a+b&exclude=c&include=d", SearchOptions(include=("a b", "d"), exclude=("c",))),
+        (b"include=", SearchOptions(include=())),
+        (b"include=&include=a", SearchOptions(include=("a",))),
+        (b"exclude=", SearchOptions()),
+        (b"exclude=" + b"x" * 1000, SearchOptions(exclude=("x" * 1000,))),
+        (b"&".join([b"exclude=1"] * MAX_IDS), SearchOptions(exclude=("1",) * MAX_IDS)),
+    ],
+)
+def test_what_the_query_string_of_bytes_may_say(query_string: bytes, expected: SearchOptions | None) -> None:
+    """Each parameter, ids as they are written; of vectors in either format."""
+    for content_type, body in ((RAW, b"abcd"), (NPY, npy(np.ones(3)))):
+        request = DECODERS[content_type](body, query_string)
+        assert (expected, expected is not None) == (request.options, request.ids_as_text)
+
+
+@pytest.mark.parametrize(
+    ("query_string", "code", "path"),
+    [
+        *((f"{name}={value}&{name}={value}".encode(), "invalid_value", f"?{name}") for name, value in ONCE),
+        *((b"min_score=" + text, "invalid_value", "?min_score") for text in NO_NUMBERS),
+        *((b"with_embeddings=" + text, "invalid_value", "?with_embeddings") for text in NO_FLAGS),
+        (b"&".join([b"exclude=1"] * (MAX_IDS + 1)), "invalid_value", "?exclude"),
+        (b"include=1&" * (MAX_IDS + 1), "invalid_value", "?include"),
+        (b"k=1&" * 3 * MAX_IDS, "invalid_value", "?"),
+        (b"exclude=%FF", "invalid_value", "?"),
+        (b"exclude=\xc3\xa9", "invalid_value", "?"),
+        (b"include_self=true", "unknown_field", None),
+        (b"Mask=in_stock", "unknown_field", None),
+        (b"=1", "unknown_field", None),
+    ],
+)
+def test_what_it_may_not_say_is_refused(query_string: bytes, code: str, path: str | None) -> None:
+    """By the code that JSON gets, and with the parameter's name."""
+    with pytest.raises(RequestError) as refused:
+        DECODERS[RAW](b"abcd", query_string)
+
+    assert (code, path) == (refused.value.code, refused.value.facts.get("path"))
 
 
 @given(st.sampled_from([*DECODERS]), st.binary(max_size=200), st.binary(max_size=40))

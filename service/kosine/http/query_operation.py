@@ -86,7 +86,7 @@ class CosOperation(Operation):
                 ),
             },
         )
-        self.parameters = [*(self.parameters or []), _k_of_bytes(), *_request_headers()]
+        self.parameters = [*(self.parameters or []), *_beside_bytes(), *_request_headers()]
         self._describe_answers()
 
     def _describe_answers(self) -> None:
@@ -105,14 +105,36 @@ def _bytes(description: str) -> Schema:
     return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description=description)
 
 
-def _k_of_bytes() -> Parameter:
-    return Parameter(
-        name="k",
-        param_in="query",
-        schema=_COUNT,
-        required=False,
-        description="Of a body of bytes; JSON has a field of that name, and this is not read.",
-    )
+def _beside_bytes() -> list[Parameter]:
+    """What a body of bytes cannot say itself, under the names of the fields of JSON."""
+    mask = Schema(type=OpenAPIType.STRING, pattern=MASK_NAME_PATTERN)
+    ids = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING), max_items=MAX_IDS)
+    cursor = Schema(type=OpenAPIType.STRING, pattern=CURSOR_PATTERN)
+    schemas = {
+        "k": _COUNT,
+        "exclude": ids,
+        "include": ids,
+        "mask": mask,
+        "not_mask": mask,
+        "min_score": Schema(type=OpenAPIType.NUMBER),
+        "with_embeddings": Schema(type=OpenAPIType.BOOLEAN),
+        "after": cursor,
+    }
+    also = {
+        "exclude": " Repeat it for each id.",
+        "include": " Repeat it for each id; empty, nothing is found.",
+        "after": " Empty is the first page.",
+    }
+    return [
+        Parameter(
+            name=name,
+            param_in="query",
+            schema=schema,
+            required=False,
+            description=f"Beside a body of bytes, what the field is of JSON.{also.get(name, '')}",
+        )
+        for name, schema in schemas.items()
+    ]
 
 
 def _query_schema() -> Schema:

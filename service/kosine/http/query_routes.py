@@ -19,6 +19,7 @@ from kosine.errors import (
     DeadlineExceeded,
     DimMismatch,
     EngineFailed,
+    HeadTooLarge,
     IndexNotReady,
     InvalidValue,
     JsonTooDeep,
@@ -77,7 +78,7 @@ _REFUSALS = (
     VersionMismatch,
     ZeroVector,
 )
-_COS_REFUSALS = (*_REFUSALS, BadCursor, TooManyRows, VersionGone)
+_COS_REFUSALS = (*_REFUSALS, BadCursor, HeadTooLarge, TooManyRows, VersionGone)
 _SCORE_REFUSALS = (*_REFUSALS, TooManyIds)
 _ITEM_REFUSALS = (
     BodyTimeout,

@@ -57,7 +57,7 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     ids: Sequence[int | str] | None = None
     """Instead of vectors: items whose vectors are the queries."""
     ids_as_text: bool = False
-    """Whether `ids` are written as text whatever their type, as in a path."""
+    """Whether ids, those of `options`, too, are written as text whatever their type, as in a URL."""
     many: bool | None = False
     """Whether the answer is a list of results, however many there are, or the result of the only query.
 

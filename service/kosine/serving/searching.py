@@ -53,6 +53,8 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
 
     Raises RequestError where the whole is refused: for the first refused row, unless `terms` are lenient.
     """
+    if request.ids_as_text:
+        request = _typed(request, version)
     if request.many is None:
         request = _cut(request, version)
     if request.many:
@@ -61,8 +63,7 @@ async def search(version: Version, request: SearchRequest, terms: Terms) -> Sear
         query = _to_query(version, request.vectors[0])
         options = None if request.options is None else _resolved(version, request.options)
     else:
-        named = _typed(request, version)
-        query, options = None, _only(resolve_ids(named, request.options, version.ids, version.masks))
+        query, options = None, _only(resolve_ids(request.ids, request.options, version.ids, version.masks))
     if options is not None and options.answered_apart:
         return await _search_apart(version, request, terms, (query, options))
     answer = await version.batcher.search(
@@ -142,9 +143,18 @@ def _resolved(version: Version, options: SearchOptions) -> RowOptions:
     return resolve_options(options, version.ids, version.masks)
 
 
-def _typed(request: SearchRequest, version: Version) -> Sequence[int | str]:
-    ids = request.ids or ()
-    return [version.ids.typed(str(each)) for each in ids] if request.ids_as_text else ids
+def _typed(request: SearchRequest, version: Version) -> SearchRequest:
+    """Only the version knows whether an id is a number."""
+
+    def typed(ids: Sequence[int | str] | None) -> Sequence[int | str] | None:
+        return None if ids is None else [version.ids.typed(str(each)) for each in ids]
+
+    options = request.options
+    if options is not None:
+        options = structs.replace(
+            options, exclude=typed(options.exclude) or (), include=typed(options.include)
+        )
+    return structs.replace(request, ids=typed(request.ids), options=options)
 
 
 def _only(resolved: list[RowOptions | RequestError]) -> RowOptions:
