@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import numpy as np
@@ -49,10 +49,12 @@ __all__ = (
 T = TypeVar("T")
 
 
+_LISTS = frozenset({"exclude", "include"})
+"""May be longer than a URL: where there are any, the query is JSON."""
 _FIELDS = frozenset(
-    {"exclude", "include", "mask", "not_mask", "min_score", "with_embeddings", "include_self", "after"}
+    {"k", "mask", "not_mask", "min_score", "with_embeddings", "include_self", "after", *_LISTS}
 )
-"""Options that are fields of a body and nothing else."""
+"""Options that are fields of a body of JSON, or parameters beside one of bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class ItemPageOptions(PageOptions, ItemOptions, total=False):
 def search(embedding: ArrayLike, options: SearchOptions) -> Call[Matches]:
     """The items most similar to `embedding` [d]. Raises ValueError where it is not one row of numbers."""
     row = _rows(embedding, "one embedding of shape (d,)", dims=1)
-    if _narrowed(options):
+    if not _LISTS.isdisjoint(options):
         return _posed({"embedding": row.tobytes()}, options, to_matches)
     return Call(
         method="POST",
@@ -130,7 +132,7 @@ def search(embedding: ArrayLike, options: SearchOptions) -> Call[Matches]:
 def search_many(embeddings: ArrayLike, options: SearchOptions) -> Call[list[Matches]]:
     """The same for each row of `embeddings` [n, d]. Raises ValueError where these are no rows of numbers."""
     rows = _rows(embeddings, "embeddings of shape (n, d)", dims=2)
-    if _narrowed(options):
+    if not _LISTS.isdisjoint(options):
         return _posed({"embeddings": [row.tobytes() for row in rows]}, options, to_many_matches)
     np.save(file := io.BytesIO(), rows)
     return Call(
@@ -183,14 +185,9 @@ def _scored(subject: dict[str, Any], items: ArrayLike, options: CommonOptions) -
     )
 
 
-def _narrowed(options: SearchOptions) -> bool:
-    """Whether more is asked than the parameters of a URL can say."""
-    return any(name in options for name in _FIELDS)
-
-
 def _posed(subject: dict[str, Any], options: SearchOptions, read: Callable[[bytes], T]) -> Call[T]:
     """As JSON, where bytes are base64."""
-    fields = {name: _plain(value) for name, value in options.items() if name in {"k", *_FIELDS}}
+    fields = {name: _plain(value) for name, value in options.items() if name in _FIELDS}
     return Call(
         method="POST",
         path=_cos(options),
@@ -216,7 +213,15 @@ def _rows(sent: ArrayLike, expected: str, *, dims: int) -> NDArray[np.float32]:
 
 
 def _path(options: SearchOptions) -> str:
-    return f"{_cos(options)}?k={options['k']}" if "k" in options else _cos(options)
+    said = {name: _as_text(_plain(value)) for name, value in options.items() if name in _FIELDS}
+    return f"{_cos(options)}?{urlencode(said)}" if said else _cos(options)
+
+
+def _as_text(value: Any) -> str:
+    """As JSON writes it; None, which is the first page, is empty."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _cos(options: SearchOptions) -> str:
