@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from kosine.engines.filters import RowFilter
 from kosine.errors import Abandoned, DeadlineExceeded, EngineFailed, NotFinite, Overloaded, ShuttingDown
 from kosine.metrics import Metrics
 from kosine.serving.batcher import Batcher
 from kosine.serving.dispatcher import Dispatcher
 from kosine.serving.item_ids import ItemIds
+from kosine.serving.options import RowOptions
 from kosine.settings import BatchSettings
 from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.serving import VirtualDevice, batcher_of, never, unit
@@ -243,6 +245,21 @@ async def test_the_queue_is_bounded_in_bytes() -> None:
     outcomes = [await outcome(task) for task in [ask(batcher, axis) for axis in range(4)]]
 
     assert [[0], [1], Overloaded, Overloaded] == outcomes
+
+
+async def test_filters_count_while_they_wait() -> None:
+    """A query of 16 bytes with a filter of 12: one fits in 50, again and again, two at once do not."""
+    batcher = batcher_of(VirtualDevice(seconds=0.010), queue_bytes=50)
+    options = RowOptions(filter=RowFilter(excluded=np.array([1, 2, 3], np.int32)))
+
+    def filtered() -> asyncio.Task[Answer]:
+        asked = batcher.search(unit(4, 0), 1, deadline=FAR, abandoned=never, options=options)
+        return asyncio.get_running_loop().create_task(asked)
+
+    in_turn = [await outcome(filtered()) for _ in range(5)]
+    at_once = [await outcome(task) for task in [filtered(), filtered()]]
+
+    assert [[[0]] * 5, [[0], Overloaded]] == [in_turn, at_once]
 
 
 async def test_the_dead_take_no_place_in_a_full_queue() -> None:

@@ -57,6 +57,8 @@ class Batcher:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Waiting] = deque()
+        self._held_at_most = 0
+        """Bytes of the filters in the queue, and of those that have left it since they were summed."""
         self._on_device: Batch | None = None
         self._linger = Linger.OFF
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -151,10 +153,13 @@ class Batcher:
             raise EngineFailed("the engine fails on every query; retry later", retry_after=RETRY_AFTER)
 
     def _admit_bytes(self, rows: int, more: int) -> None:
-        # Summed only for those who bring filters: all others are bounded by their number.
-        held = sum(one.options.nbytes for one in self._queue if one.options is not None)
-        need = held + more + (len(self._queue) + rows) * self._row_bytes
+        """Only for those who bring filters: all others are bounded by their number."""
         limit = int(self._settings.queue_bytes)
+        rest = more + (len(self._queue) + rows) * self._row_bytes
+        if self._held_at_most + rest > limit:
+            # Summed seldom: with many waiting it takes longer than reading a query.
+            self._held_at_most = sum(one.options.nbytes for one in self._queue if one.options is not None)
+        need = self._held_at_most + rest
         if need > limit:
             raise Overloaded(
                 f"what waits would take {need} bytes with these filters, of at most {limit}; "
@@ -162,6 +167,7 @@ class Batcher:
                 retry_after=RETRY_AFTER,
                 queue_bytes=limit,
             )
+        self._held_at_most += more
 
     def _forget_the_dead(self, room: int) -> bool:
         """Drop queries nobody waits for; whether no more than `room` are left."""
