@@ -31,7 +31,7 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## Serve two small indexes and print curl lines to paste; PORT=8080
 	@$(BIN)/kosine demo --port $(PORT)
 
-test: $(READY)  ## Fast tests, under 3 minutes on 2 cores
+test: $(READY)  ## Fast tests, under 4 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not stores and not cluster and not images"
 
 test-slow: $(READY)  ## Tests that take minutes or gigabytes
