@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kosine.errors import LoadCode, LoadError, Stage
+from kosine.loading.source import read_whole
 from kosine.settings import MASK_NAME_PATTERN, MAX_MASKS
 
 if TYPE_CHECKING:
@@ -173,11 +174,7 @@ def read_manifest(storage: Storage, uri: str, fingerprint: Fingerprint) -> Manif
     """The manifest that the fingerprint was taken of, whole. LoadError: the storage's, and `bad_manifest`."""
     if fingerprint.size > MAX_BYTES:
         raise _bad(uri, f"expected at most {MAX_BYTES} bytes, got {fingerprint.size}")
-    content = bytearray(fingerprint.size)
-    with storage.open(uri, fingerprint) as reader:
-        reader.read_into(0, memoryview(content))
-        reader.verify()
-    return parse_manifest(bytes(content), uri=uri)
+    return parse_manifest(read_whole(storage, uri, fingerprint), uri=uri)
 
 
 class Manifests:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ("Fingerprint", "Reader", "Storage")
+__all__ = ("Fingerprint", "Reader", "Storage", "read_whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +54,12 @@ class Storage(Protocol):
 
     def open(self, uri: str, fingerprint: Fingerprint) -> AbstractContextManager[Reader]:
         """Open what the fingerprint was taken of; LoadError `changed_while_reading` if it is another."""
+
+
+def read_whole(storage: Storage, uri: str, fingerprint: Fingerprint) -> bytes:
+    """All bytes of a small object, verified; the caller has bounded its size. LoadError as the storage's."""
+    content = bytearray(fingerprint.size)
+    with storage.open(uri, fingerprint) as reader:
+        reader.read_into(0, memoryview(content))
+        reader.verify()
+    return bytes(content)

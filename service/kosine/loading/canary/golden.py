@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kosine.errors import LoadCode, LoadError, RequestError, Stage
+from kosine.loading.source import read_whole
 from kosine.serving.query import to_query
 
 if TYPE_CHECKING:
@@ -96,14 +97,11 @@ def read_golden(storage: Storage, uri: str, *, k: int, metric: str) -> Golden:
         fingerprint = storage.fingerprint(uri)
         if fingerprint.size > MAX_BYTES:
             raise _bad(uri, f"expected at most {MAX_BYTES} bytes, got {fingerprint.size}")
-        content = bytearray(fingerprint.size)
-        with storage.open(uri, fingerprint) as reader:
-            reader.read_into(0, memoryview(content))
-            reader.verify()
+        content = read_whole(storage, uri, fingerprint)
     except LoadError as error:
         facts = {**error.facts, "file": "golden"}
         raise LoadError(error.code, f"golden file: {error.detail}", stage=Stage.GATE, **facts) from None
-    return parse_golden(bytes(content), uri=uri, k=k, metric=metric)
+    return parse_golden(content, uri=uri, k=k, metric=metric)
 
 
 def _query(raw: msgspec.Raw, number: int, *, uri: str, k: int, metric: str) -> GoldenQuery:
