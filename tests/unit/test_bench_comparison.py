@@ -8,35 +8,24 @@ import numpy as np
 from kosine.bench.comparison import compare
 from kosine.bench.percentiles import percentiles
 from kosine.bench.report import CpuReport, PointReport, Ratio
+from tests.kit.bench_points import UNKNOWN
 
 
 def point(throughput: float, *, filtered: bool, rate: float | None = None, cpu: float | None) -> PointReport:
     """Of c=64; its p50 is that of 64 callers who wait in turn."""
     spent = None if cpu is None else CpuReport(seconds=1.0, cores=1.0, seconds_per_1000=cpu)
-    return PointReport(
+    return msgspec.structs.replace(
+        UNKNOWN,
         mode="closed" if rate is None else "open",
         connections=64,
         rate=rate,
         filtered=filtered,
         generator="own",
-        seconds=1.0,
         requests=1,
         answered=1,
-        failures={},
         throughput=throughput,
         total=percentiles(np.array([64 / throughput])) if throughput else None,
-        queue=None,
-        engine=None,
-        send_delay=None,
-        backlog=None,
-        checked=0,
-        recall=None,
-        score_error=None,
         server_cpu=spent,
-        client_cpu=CpuReport(seconds=0.0, cores=0.0, seconds_per_1000=None),
-        server=None,
-        reload=None,
-        warnings=[],
     )
 
 

@@ -26,7 +26,6 @@ from kosine.bench.reloads import Reload, ReloadReport
 from kosine.bench.report import (
     BenchReport,
     ComparisonReport,
-    CpuReport,
     FilterReport,
     IndexReport,
     PointReport,
@@ -35,31 +34,8 @@ from kosine.bench.report import (
 from kosine.bench.samples import Samples
 from kosine.bench.tables import render
 from kosine.errors import StartupError
+from tests.kit.bench_points import UNKNOWN
 
-UNKNOWN = PointReport(
-    mode="closed",
-    connections=16,
-    rate=None,
-    generator="wrk",
-    seconds=1.0,
-    requests=0,
-    answered=0,
-    failures={},
-    throughput=0.0,
-    total=None,
-    queue=None,
-    engine=None,
-    send_delay=None,
-    backlog=None,
-    checked=0,
-    recall=None,
-    score_error=None,
-    server_cpu=None,
-    client_cpu=CpuReport(seconds=0.0, cores=0.0, seconds_per_1000=None),
-    server=None,
-    reload=None,
-    warnings=[],
-)
 TEN = percentiles(np.arange(1, 11) / 1e3)
 FULL = msgspec.structs.replace(
     UNKNOWN,
