@@ -82,6 +82,11 @@ def serve(
         sock.close()
 
 
+_YOUNG_OBJECTS = 10_000
+"""More than the queries of a few batches make; what they make goes without the collector, and it would look
+through all of it several times a batch: a twentieth of the loop's time."""
+
+
 def _keep_for_good() -> None:
     """Take what is there out of the garbage collector's sight: modules, TensorFlow's registries, the graphs.
 
@@ -89,6 +94,7 @@ def _keep_for_good() -> None:
     held: 0.2 s in which nobody is answered. Imports leave no garbage worth collecting first.
     """
     gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 async def _run(

@@ -68,13 +68,13 @@ def some_rows(count: int) -> st.SearchStrategy[NDArray[np.int32]]:
 
 
 def row_filters(count: int) -> st.SearchStrategy[RowFilter | None]:
-    return st.none() | st.builds(
-        RowFilter,
-        excluded=st.none() | some_rows(count),
-        included=st.none() | some_rows(count),
-        mask=st.none() | bits(count),
-        not_mask=st.none() | bits(count),
-    )
+    parts: dict[str, Any] = {
+        "excluded": st.none() | some_rows(count),
+        "included": st.none() | some_rows(count),
+        "mask": st.none() | bits(count),
+        "not_mask": st.none() | bits(count),
+    }
+    return st.none() | st.fixed_dictionaries(parts).map(lambda said: RowFilter(**said))
 
 
 def allowed(filter_: RowFilter | None, count: int) -> NDArray[np.bool_]:

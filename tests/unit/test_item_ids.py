@@ -53,7 +53,6 @@ def test_without_ids_a_row_is_its_own_number() -> None:
         (None, "1"),
         (np.array([1, 2]), "1"),
         (np.array(["1", "2"]), 1),
-        (None, True),
         (np.array(["a", "b"]), None),
     ],
 )
@@ -62,12 +61,27 @@ def test_an_id_of_another_type_is_refused(values: Any, wrong: Any) -> None:
     with pytest.raises(InvalidValue) as refused:
         ItemIds(values, 2).find([wrong], field="exclude")
     assert {"path": "$.exclude"} == refused.value.facts
+    with pytest.raises(InvalidValue):
+        ItemIds(values, 2).known([2**64, wrong], field="exclude")
 
 
 @pytest.mark.parametrize("values", [None, np.array([5, 6, 7]), np.array(["a", "b", "c"])])
 def test_no_ids_lead_to_no_rows(values: Any) -> None:
     """An empty list is fine."""
     assert [] == ItemIds(values, 3).find([], field="include").tolist()
+    assert [] == ItemIds(values, 3).known([], field="include").tolist()
+
+
+@given(st.lists(st.integers(-3, 9) | st.integers(-(2**70), 2**70)))
+@pytest.mark.parametrize("values", [None, np.array([5, -2, 7]), np.array([2**63 - 1, -(2**63), 0])])
+def test_known_are_the_rows_that_are_found(values: Any, asked: list[int]) -> None:
+    """In their order, the others left out; so with texts."""
+    ids = ItemIds(values, 3)
+    found = ids.find(asked, field="exclude")
+    assert found[found >= 0].tolist() == ids.known(asked, field="exclude").tolist()
+    texts = ItemIds(np.array(["5", "-2", "7"]), 3)
+    found = texts.find([*map(str, asked)], field="exclude")
+    assert found[found >= 0].tolist() == texts.known([*map(str, asked)], field="exclude").tolist()
 
 
 def test_names_are_nested_like_rows() -> None:

@@ -5,11 +5,11 @@ What each way costs, and where they cross, is measured in docs/performance.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, structs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,7 @@ MOST_REMADE = 128
 """Excluded rows of a query whose blocks are made anew; past it a mask takes less time and memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RowFilter:
+class RowFilter(Struct, frozen=True, kw_only=True, eq=False):
     """What a query may find; every part narrows it. Numbers are those of rows, in any order."""
 
     excluded: NDArray[np.int32] | None = None
@@ -49,22 +48,29 @@ class RowFilter:
     @property
     def narrows(self) -> bool:
         """Whether it has any part."""
-        return any(part is not None for part in self._parts)
+        return self.excluded is not None or self.included is not None or self.masks
+
+    @property
+    def masks(self) -> bool:
+        """Whether it has a mask."""
+        return self.mask is not None or self.not_mask is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the numbers of rows, which are its own; masks belong to a version."""
+        few = 0 if self.excluded is None else self.excluded.nbytes
+        return few if self.included is None else few + self.included.nbytes
 
     @property
     def same(self) -> tuple[int, ...]:
         """Equal for filters of the very same arrays, as long as these live."""
-        return tuple(map(id, self._parts))
-
-    @property
-    def _parts(self) -> tuple[NDArray[np.generic] | None, ...]:
-        return self.excluded, self.included, self.mask, self.not_mask
+        return id(self.excluded), id(self.included), id(self.mask), id(self.not_mask)
 
     def parted(self) -> tuple[RowFilter | None, RowFilter | None]:
         """What is few enough to be left out place by place, and the rest, which others may have as well."""
         if self.excluded is None or len(self.excluded) > MOST_REMADE:
             return None, self
-        rest = replace(self, excluded=None)
+        rest = structs.replace(self, excluded=None)
         return RowFilter(excluded=self.excluded), rest if rest.narrows else None
 
     def narrowed(self) -> NDArray[np.int32]:
@@ -101,7 +107,7 @@ def way_of(filter_: RowFilter | None) -> Way:
         return Way.PRODUCT
     if filter_.included is not None and len(filter_.included) <= MOST_GATHERED:
         return Way.GATHERED
-    if any(part is not None for part in (filter_.included, filter_.mask, filter_.not_mask)):
+    if filter_.included is not None or filter_.masks:
         return Way.MASKED
     if filter_.excluded is None or not len(filter_.excluded):
         return Way.PRODUCT
@@ -125,10 +131,15 @@ def excluded_places(filters: Sequence[RowFilter | None], *, first: int, rows: in
     ]
     if not found:
         return np.empty((0, 2), np.int32)
-    queries = np.repeat([query for query, _ in found], [len(excluded) for _, excluded in found])
-    columns = np.concatenate([excluded for _, excluded in found]) - first
-    inside = (columns >= 0) & (columns < rows)
-    return np.stack([queries[inside], columns[inside]], axis=1).astype(np.int32)
+    counts = [len(excluded) for _, excluded in found]
+    places = np.empty((sum(counts), 2), np.int32)
+    places[:, 0] = np.repeat(np.array([query for query, _ in found], np.int32), counts)
+    places[:, 1] = np.concatenate([excluded for _, excluded in found])
+    if first:
+        places[:, 1] -= first
+    # A number below the first becomes a large one.
+    inside = places[:, 1].view(np.uint32) < rows
+    return places if inside.all() else places[inside]
 
 
 def masks_of(

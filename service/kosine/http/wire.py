@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from kosine.errors import BadEncoding, BadJson, BadK, InvalidValue, JsonTooDeep, UnknownField, UnknownIndex
 from kosine.http.bodies.floats import from_raw
@@ -62,13 +62,6 @@ _SUBJECTS = ("embedding", "embeddings", "id", "ids")
 _WISHES = ("include_self", "exclude", "include", "mask", "not_mask", "min_score", "with_embeddings", "after")
 
 
-class _PlainQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """What nearly all callers send; tried first, so that nobody pays for the fields of `CosQuery`."""
-
-    embedding: list[float] | bytes
-    k: int | UnsetType = UNSET
-
-
 class CosQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Everything that a query may say."""
 
@@ -115,7 +108,9 @@ class CosAnswers(msgspec.Struct, omit_defaults=True):
     errors: list[RowError] | UnsetType = UNSET
 
 
-_PLAIN = msgspec.json.Decoder(_PlainQuery)
+_QUERY = msgspec.json.Decoder(CosQuery)
+_NO_MORE = (UNSET,) * (len(CosQuery.__struct_fields__) - 2)
+"""Of a plain query, what stands behind `embedding` and `k`."""
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -167,22 +162,12 @@ def _pairs(outcome: Answer | RequestError) -> list[tuple[int | str, float]] | No
 
 def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
     """What `body` asks for. Raises as `decode_query`, and InvalidValue unless it asks in one way."""
-    try:
-        plain = _PLAIN.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _to_request(decode_query(body))
-    vector = vector_of(plain.embedding, "$.embedding")
-    return SearchRequest(vectors=(vector,), k=None if plain.k is UNSET else plain.k)
-
-
-def _to_request(query: CosQuery) -> SearchRequest:
+    query = decode_query(body)
     k = None if query.k is UNSET else query.k
-    asked = [name for name in _SUBJECTS if getattr(query, name) is not UNSET]
-    if len(asked) != 1:
-        got = " and ".join(f"`{name}`" for name in asked) or "none of them"
-        raise InvalidValue(
-            f"expected one of {', '.join(f'`{name}`' for name in _SUBJECTS)}, got {got}", path="$"
-        )
+    if query.embedding is not UNSET and structs.astuple(query)[2:] == _NO_MORE:
+        return SearchRequest(vectors=_only(query.embedding), k=k)
+    if (query.embedding, query.embeddings, query.id, query.ids).count(UNSET) != len(_SUBJECTS) - 1:
+        raise _not_one_subject(query)
     options = _options(query)
     if query.id is not UNSET:
         return SearchRequest(ids=(query.id,), k=k, options=options)
@@ -194,14 +179,21 @@ def _to_request(query: CosQuery) -> SearchRequest:
     return SearchRequest(vectors=_only(query.embedding), k=k, options=options)
 
 
+def _not_one_subject(query: CosQuery) -> InvalidValue:
+    asked = [name for name in _SUBJECTS if getattr(query, name) is not UNSET]
+    got = " and ".join(f"`{name}`" for name in asked) or "none of them"
+    return InvalidValue(
+        f"expected one of {', '.join(f'`{name}`' for name in _SUBJECTS)}, got {got}", path="$"
+    )
+
+
 def _only(embedding: list[float] | bytes | UnsetType) -> tuple[list[float] | NDArray[np.float32], ...]:
     return () if embedding is UNSET else (vector_of(embedding, "$.embedding"),)
 
 
 def _options(query: CosQuery) -> SearchOptions | None:
     """What was sent of them; None where nothing was."""
-    sent = {name: getattr(query, name) for name in _WISHES}
-    given = {name: value for name, value in sent.items() if value is not UNSET}
+    given = {name: value for name in _WISHES if (value := getattr(query, name)) is not UNSET}
     if given.get("include_self") is not None and query.id is UNSET and query.ids is UNSET:
         raise InvalidValue("expected `include_self` only beside `id` or `ids`", path="$.include_self")
     if "after" in given:
@@ -216,15 +208,19 @@ def vector_of(sent: list[float] | bytes, path: str) -> list[float] | NDArray[np.
 
 def decode_query(body: bytes) -> CosQuery:
     """The query in `body`. Raises BadEncoding, JsonTooDeep, BadJson, UnknownField, BadK or InvalidValue."""
-    return decode_as(CosQuery, body)
+    return _decoded(_QUERY, body)
 
 
 def decode_as(kind: type[_Query], body: bytes) -> _Query:
     """`body` as another struct; raises the same."""
+    return _decoded(msgspec.json.Decoder(kind), body)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Query], body: bytes) -> _Query:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _diagnose(body, error, kind.__struct_fields__) from None
+        raise _diagnose(body, error, decoder.type.__struct_fields__) from None
 
 
 def checked_name(name: str) -> str:

@@ -143,16 +143,18 @@ class Batch:
 
     def _finish(self, found: RowsFound, apart: dict[int, Page]) -> None:
         """What only rows with options need."""
+        counts = np.count_nonzero(found.scores > -np.inf, axis=1).tolist()
         for row, one in enumerate(self.waiting):
             if one.options is None or row in self.failed:
                 continue
             if row in apart:
                 rows = self._finish_apart(row, apart[row])
             else:
-                least = -np.inf if one.options.min_score is None else one.options.min_score
-                scores = found.scores[row, : one.k]
-                left = int(np.count_nonzero((scores >= least) & (scores > -np.inf)))
-                self.ids[row], self.scores[row] = self.ids[row][:left], self.scores[row][:left]
+                left = min(counts[row], one.k)
+                if one.options.min_score is not None:
+                    left = int(np.count_nonzero(found.scores[row, :left] >= one.options.min_score))
+                if left < len(self.scores[row]):
+                    self.ids[row], self.scores[row] = self.ids[row][:left], self.scores[row][:left]
                 rows = found.rows[row, :left]
             if one.options.with_embeddings:
                 self.embeddings[row] = self._engine.take(rows)
@@ -170,15 +172,15 @@ class Batch:
 
 def _search_with_options(engine: Engine, waiting: list[Waiting]) -> tuple[RowsFound, dict[int, Page]]:
     """Rows of every kind, and those answered apart; one without a vector of its own is looked up first."""
-    queries = np.empty((len(waiting), engine.dim), np.float32)
-    for row, one in enumerate(waiting):
-        stored = one.options.stored if one.options is not None else None
-        queries[row] = one.query if stored is None else engine.take(np.array([stored]))[0]
-    wishes = {row: one.options for row, one in enumerate(waiting) if one.options is not None}
-    apart = {row: (queries[row], waiting[row].k, each) for row, each in wishes.items() if each.answered_apart}
-    together = [row for row in range(len(waiting)) if row not in apart]
+    queries = _queries(engine, waiting)
+    apart = {
+        row: (queries[row], one.k, one.options)
+        for row, one in enumerate(waiting)
+        if one.options is not None and one.options.answered_apart
+    }
     if not apart:
         return _search_together(engine, queries, waiting), {}
+    together = [row for row in range(len(waiting)) if row not in apart]
     outcomes = answer_apart(engine, apart)
     failed = {row: error for row, error in outcomes.items() if isinstance(error, Exception)}
     found = _search_together(engine, queries[together], [waiting[row] for row in together])
@@ -186,12 +188,22 @@ def _search_with_options(engine: Engine, waiting: list[Waiting]) -> tuple[RowsFo
     return found, {row: page for row, page in outcomes.items() if not isinstance(page, Exception)}
 
 
+def _queries(engine: Engine, waiting: list[Waiting]) -> NDArray[np.float32]:
+    """[B, dim]; one without a vector of its own is looked up, all of them at once."""
+    stored = [
+        one.options.stored for one in waiting if one.options is not None and one.options.stored is not None
+    ]
+    found = iter(engine.take(np.array(stored)) if stored else ())
+    vectors = [next(found) if one.query is None else one.query for one in waiting]
+    return np.concatenate(vectors).reshape(-1, engine.dim)
+
+
 def _search_together(engine: Engine, queries: NDArray[np.float32], waiting: list[Waiting]) -> RowsFound:
     k = min(max((one.k for one in waiting), default=1), engine.rows)
     if not waiting:
         return RowsFound(rows=np.zeros((0, k), np.int32), scores=np.zeros((0, k), np.float32), failed={})
     filters = [one.options.filter if one.options is not None else None for one in waiting]
-    if any(filters):
+    if any(each is not None for each in filters):
         return search_isolated(engine.search_filtered, queries, k, filters, width=k)
     return search_isolated(engine.search, queries, k, width=k)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("RowOptions",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RowOptions:
+class RowOptions(Struct, frozen=True, kw_only=True, eq=False):
     """Resolved against the version that answers: rows, not ids."""
 
     stored: int | None = None
@@ -41,7 +41,5 @@ class RowOptions:
     @property
     def nbytes(self) -> int:
         """Of what is kept while the row waits; a named mask belongs to its version."""
-        kept = [self.scored]
-        if self.filter is not None:
-            kept += [self.filter.excluded, self.filter.included]
-        return sum(rows.nbytes for rows in kept if rows is not None)
+        kept = 0 if self.scored is None else self.scored.nbytes
+        return kept if self.filter is None else kept + self.filter.nbytes

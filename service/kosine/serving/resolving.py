@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, structs
 
 from kosine.engines.filters import RowFilter
 from kosine.errors import UnknownId
@@ -52,8 +52,7 @@ def resolve_ids(
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
+class _Shared(Struct, frozen=True):
     """What is the same for every query of a request: arrays that are the same are combined once a batch."""
 
     filter: RowFilter
@@ -66,28 +65,24 @@ def _shared(options: SearchOptions, ids: ItemIds, masks: Masks) -> _Shared:
     named = (options.mask, options.not_mask)
     mask, not_mask = (None if name is None else masks.find(name) for name in named)
     filter_ = RowFilter(
-        excluded=_known(options.exclude, ids, "exclude") if options.exclude else None,
-        included=None if options.include is None else np.unique(_known(options.include, ids, "include")),
+        excluded=ids.known(options.exclude, field="exclude") if options.exclude else None,
+        included=None if options.include is None else np.unique(ids.known(options.include, field="include")),
         mask=None if mask is None else mask.flags,
         not_mask=None if not_mask is None else not_mask.flags,
     )
     digests = (None if mask is None else mask.digest, None if not_mask is None else not_mask.digest)
-    return _Shared(filter_, digests, None if options.score is None else _known(options.score, ids, "ids"))
-
-
-def _known(named: Sequence[int | str], ids: ItemIds, field: str) -> NDArray[np.int32]:
-    rows = ids.find(named, field=field)
-    return rows[rows >= 0]
+    return _Shared(filter_, digests, None if options.score is None else ids.known(options.score, field="ids"))
 
 
 def _row_options(options: SearchOptions, shared: _Shared, *, stored: int | None) -> RowOptions:
     filter_ = shared.filter
     itself = np.array([stored], np.int32) if stored is not None else None
     if options.itself:
-        filter_ = replace(filter_, included=itself)
+        filter_ = structs.replace(filter_, included=itself)
     elif itself is not None and not options.include_self:
-        known = filter_.excluded
-        filter_ = replace(filter_, excluded=itself if known is None else np.concatenate((known, itself)))
+        others = filter_.excluded
+        excluded = itself if others is None else np.concatenate((others, itself))
+        filter_ = structs.replace(filter_, excluded=excluded)
     return RowOptions(
         stored=stored,
         filter=filter_ if filter_.narrows else None,

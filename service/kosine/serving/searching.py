@@ -6,7 +6,6 @@ callers, and may share batches with those or be spread over several. All belong 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -79,7 +78,7 @@ async def _search_apart(
     (query, options), cursor = row, None if request.options is None else request.options.after
     walk = Walk(version=version.info.version, metric=version.info.metric, query=query, options=options)
     if cursor:
-        options = replace(options, after=walk.place(cursor))
+        options = structs.replace(options, after=walk.place(cursor))
     k = _k(version, request) if options.scored is None else max(1, len(options.scored))
     answer = await version.batcher.search(
         query, k, deadline=terms.deadline, abandoned=terms.abandoned, options=options
