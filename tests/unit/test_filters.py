@@ -20,6 +20,7 @@ from kosine.engines.filters import (
     parted,
     way_of,
 )
+from kosine.engines.over_fetch import MORE
 from tests.kit.device import cpu_device
 from tests.kit.engines import matrix_of
 from tests.kit.oracle import assert_exact, tolerance, true_scores
@@ -224,6 +225,18 @@ def test_a_shared_mask_and_rows_of_each_query_are_left_out_in_one_call(
     best = np.argsort(-true_scores(vectors, asked, metric=metric), axis=1)[:, :own].astype(np.int32)
     filters = [RowFilter(mask=mask, excluded=rows) for rows in best]
     assert_filtered(engine_of(vectors, metric), vectors, asked, k, [*filters[:-1], None], metric)
+
+
+def test_excluded_rows_are_dropped_exactly_however_many_were_among_the_best() -> None:
+    """None of them, some, all: calls that turn out well, and calls that do not."""
+    rng = np.random.default_rng(6)
+    vectors = np.repeat(rng.standard_normal((COUNT // 2, 5)), 2, axis=0).astype(np.float32)
+    engine = engine_of(vectors, "cosine")
+    for dropped in (0, 1, MORE, MORE + 1, 100, 100, 100, 0, 1):
+        asked = rng.standard_normal((6, 5)).astype(np.float32)
+        order = np.argsort(-true_scores(vectors, asked), axis=1).astype(np.int32)
+        filters = [RowFilter(excluded=np.append(rows[:dropped], rows[500:520])) for rows in order]
+        assert_filtered(engine, vectors, asked, 10, [*filters[:3], None, RowFilter(), filters[5]], "cosine")
 
 
 def test_one_query_alone_is_filtered_exactly() -> None:

@@ -16,6 +16,7 @@ from kosine.engines.exact_scores import ExactScorer
 from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, parted, way_of
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
+from kosine.engines.over_fetch import MORE, OverFetch, drop
 from kosine.engines.pages import pages_of
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width, masked_calls, queries_per_call, warm_up_calls
@@ -57,6 +58,7 @@ class CosineGraph:
         self._places = matrix.tiles()
         self._plans: dict[int, list[tuple[bool, Any]]] = {}
         self._alone: SingleQuery | None = None
+        self._over_fetch = OverFetch()
         self._columns = matrix.columns
         self._matrix = matrix if self.device == "/CPU:0" else None
         with tf.device(self.device):
@@ -97,18 +99,19 @@ class CosineGraph:
         """See `Engine.search_filtered`; NaN as in `search`."""
         self._check(queries, k)
         width = min(k, self.rows)
+        ways = [way_of(each) for each in filters]
+        masked = Way.MASKED in ways
+        at_once = masked_calls(self._queries_per_call) if masked else self._queries_per_call
+        if Way.GATHERED not in ways and 0 < len(queries) <= at_once:
+            return self._answer_filtered(queries, width, filters, masked=masked)
         numbers = np.zeros((len(queries), width), np.int32)
         scores = np.full((len(queries), width), -np.inf, np.float32)
-        ways = [way_of(each) for each in filters]
         for query, way in enumerate(ways):
             if way is Way.GATHERED and (narrow := filters[query]) is not None:
                 found = best_of_few(self.take, queries[query], narrow.narrowed(), width, metric=self._metric)
                 numbers[query, : len(found[0])], scores[query, : len(found[1])] = found
         together = [query for query, way in enumerate(ways) if way is not Way.GATHERED]
-        masked = any(way is Way.MASKED for way in ways)
-        for part in _parts(
-            together, masked_calls(self._queries_per_call) if masked else self._queries_per_call
-        ):
+        for part in _parts(together, at_once):
             found = self._answer_filtered(
                 queries[part], width, [filters[each] for each in part], masked=masked
             )
@@ -116,13 +119,23 @@ class CosineGraph:
         return numbers, scores
 
     def _answer_filtered(
-        self, queries: NDArray[np.float32], k: int, filters: list[RowFilter | None], *, masked: bool
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None], *, masked: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        few = self._alone_without(queries, k, filters) if len(queries) == 1 and not masked else None
-        return few or self._answer(queries, k, filters, "masks" if masked else "places")
+        if masked:
+            return self._answer(queries, k, filters, "masks")
+        if len(queries) == 1:
+            return self._alone_without(queries, k, filters) or self._answer(queries, k, filters, "places")
+        if k + MORE > self.rows or not self._over_fetch.is_worth_trying():
+            return self._answer(queries, k, filters, "places")
+        numbers, scores, short = drop(*self._answer(queries, k + MORE), filters, k, rows=self.rows)
+        self._over_fetch.learn(short=bool(short))
+        if short:
+            again = self._answer(queries[short], k, [filters[each] for each in short], "places")
+            numbers[short], scores[short] = again
+        return numbers, scores
 
     def _alone_without(
-        self, queries: NDArray[np.float32], k: int, filters: list[RowFilter | None]
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
         """One query with few excluded rows: as many more are found by BLAS, and the excluded dropped."""
         excluded = filters[0].excluded if filters[0] is not None else None
@@ -224,15 +237,17 @@ class CosineGraph:
                 self._graphs.note_warm(queries=size, k=k, rows=self.rows)
             progress(f"k={k}, {size} queries")
         for size, k in warm_up_calls((max(batch_sizes),), min(self.max_k, self.rows)):
-            self._warm_up_filtered(size, k, "places", RowFilter(excluded=np.zeros(1, np.int32)))
-            self._warm_up_filtered(size, k, "masks", RowFilter(mask=np.ones(self.rows, np.bool_)))
+            at_once = min(size, self._queries_per_call)
+            self._warm_up_filtered(at_once, k, "places", RowFilter(excluded=np.zeros(1, np.int32)))
+            masked = min(size, masked_calls(self._queries_per_call))
+            self._warm_up_filtered(masked, k, "masks", RowFilter(mask=np.ones(self.rows, np.bool_)))
             progress(f"k={k}, {size} filtered queries")
         if self._matrix is not None and self._metric == "cosine":
             self._alone = self._graphs.single_query.blas(self._matrix, self._answer)
 
     def _warm_up_filtered(self, size: int, k: int, filtering: Filtering, filter_: RowFilter) -> None:
         if not self._graphs.is_warm(queries=size, k=k, rows=self.rows, filtering=filtering):
-            self.search_filtered(np.ones((size, self.dim), np.float32), k, [filter_] * size)
+            self._answer(np.ones((size, self.dim), np.float32), k, [filter_] * size, filtering)
             self._graphs.note_warm(queries=size, k=k, rows=self.rows, filtering=filtering)
 
     def close(self) -> None:
