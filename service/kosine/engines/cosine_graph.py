@@ -16,7 +16,6 @@ from kosine.engines.exact_scores import ExactScorer
 from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, parted, way_of
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
-from kosine.engines.over_fetch import MORE, OverFetch, drop
 from kosine.engines.pages import pages_of
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width, masked_calls, queries_per_call, warm_up_calls
@@ -58,7 +57,6 @@ class CosineGraph:
         self._places = matrix.tiles()
         self._plans: dict[int, list[tuple[bool, Any]]] = {}
         self._alone: SingleQuery | None = None
-        self._over_fetch = OverFetch()
         self._columns = matrix.columns
         self._matrix = matrix if self.device == "/CPU:0" else None
         with tf.device(self.device):
@@ -123,16 +121,8 @@ class CosineGraph:
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         if masked:
             return self._answer(queries, k, filters, "masks")
-        if len(queries) == 1:
-            return self._alone_without(queries, k, filters) or self._answer(queries, k, filters, "places")
-        if k + MORE > self.rows or not self._over_fetch.is_worth_trying():
-            return self._answer(queries, k, filters, "places")
-        numbers, scores, short = drop(*self._answer(queries, k + MORE), filters, k, rows=self.rows)
-        self._over_fetch.learn(short=bool(short))
-        if short:
-            again = self._answer(queries[short], k, [filters[each] for each in short], "places")
-            numbers[short], scores[short] = again
-        return numbers, scores
+        few = self._alone_without(queries, k, filters) if len(queries) == 1 else None
+        return few or self._answer(queries, k, filters, "places")
 
     def _alone_without(
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]

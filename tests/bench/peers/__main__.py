@@ -125,10 +125,13 @@ def _say(what: str) -> None:
 
 
 def _command() -> str:
+    """As it was typed, less what says something of one machine alone."""
     arguments = sys.argv[1:]
     if "--write" in arguments:
         at = arguments.index("--write")
         del arguments[at : at + 2]
+    if "--triton-python" in arguments:
+        arguments[arguments.index("--triton-python") + 1] = "PYTHON"
     return shlex.join(["python", "-m", "tests.bench.peers", *arguments])
 
 
