@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,11 @@ def pytest_configure() -> None:
 
     Hypothesis has no deadline: how long an example takes says how busy the machine is. In CI its examples are
     always the same: what a new one finds is for whoever runs the tests, not for whoever lands a change.
+
+    A shell starts what it runs in the background with SIGINT ignored, and so would be what tests start.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.set_event_loop(None)
     settings.register_profile(
         "kosine",
