@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
 __all__ = ("serve",)
 
+_YOUNG_OBJECTS = 10_000
+"""More than the queries of a few batches make; what they make goes without the collector, and it would look
+through all of it several times a batch: a twentieth of the loop's time."""
+
 
 def serve(
     settings: Settings,
@@ -80,11 +84,6 @@ def serve(
             )
     finally:
         sock.close()
-
-
-_YOUNG_OBJECTS = 10_000
-"""More than the queries of a few batches make; what they make goes without the collector, and it would look
-through all of it several times a batch: a twentieth of the loop's time."""
 
 
 def _keep_for_good() -> None:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -26,19 +26,16 @@ if TYPE_CHECKING:
 _PATH = "/indexes/items/cos"
 _QUERIES = 1000
 _ONE_IN = 100
+_MALFORMED = "1 % malformed"
 _REFUSAL = "422 dim_mismatch"
 
 
-def _loads(dim: int) -> Iterator[tuple[str, list[bytes]]]:
+def _loads(dim: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     queries = np.random.default_rng(1).standard_normal((_QUERIES, dim)).round(8).tolist()
-    plain = [msgspec.json.encode({"embedding": query}) for query in queries]
-    yield "plain", plain
-    yield "k=100", [msgspec.json.encode({"embedding": query, "k": 100}) for query in queries]
-    short = [msgspec.json.encode({"embedding": query[1:]}) for query in queries]
-    yield (
-        "1 % malformed",
-        [short[at] if at % _ONE_IN == 0 else whole for at, whole in enumerate(plain)],
-    )
+    yield "plain", [{"embedding": query} for query in queries]
+    yield "k=100", [{"embedding": query, "k": 100} for query in queries]
+    starts = [1 if at % _ONE_IN == 0 else 0 for at in range(_QUERIES)]
+    yield _MALFORMED, [{"embedding": query[start:]} for query, start in zip(queries, starts, strict=True)]
 
 
 def _good(wrk: Wrk, url: str, *, connections: int, seconds: float, malformed: bool) -> float:
@@ -69,7 +66,7 @@ def main(rows: int, dim: int, connections: int, rounds: int, seconds: float) -> 
         senders = {}
         for load, bodies in _loads(dim):
             (folder / load).mkdir()
-            requests = [(_PATH, body) for body in bodies]
+            requests = [(_PATH, msgspec.json.encode(body)) for body in bodies]
             senders[load] = Wrk(installed, folder / load, requests=requests, order=range(_QUERIES))
         found = defaultdict(list)
         with ServiceProcess({"items": folder / "items.npy"}, edits=()) as service:
@@ -77,7 +74,7 @@ def main(rows: int, dim: int, connections: int, rounds: int, seconds: float) -> 
             for _ in range(rounds):
                 for load, wrk in senders.items():
                     good = _good(
-                        wrk, url, connections=connections, seconds=seconds, malformed="malformed" in load
+                        wrk, url, connections=connections, seconds=seconds, malformed=load == _MALFORMED
                     )
                     found[load].append(good)
                     click.echo(f"{load}: {good:.0f} answers a second", err=True)

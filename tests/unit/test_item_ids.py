@@ -53,6 +53,7 @@ def test_without_ids_a_row_is_its_own_number() -> None:
         (None, "1"),
         (np.array([1, 2]), "1"),
         (np.array(["1", "2"]), 1),
+        (None, True),
         (np.array(["a", "b"]), None),
     ],
 )

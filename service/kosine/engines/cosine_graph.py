@@ -119,10 +119,8 @@ class CosineGraph:
     def _answer_filtered(
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None], *, masked: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        if masked:
-            return self._answer(queries, k, filters, "masks")
-        few = self._alone_without(queries, k, filters) if len(queries) == 1 else None
-        return few or self._answer(queries, k, filters, "places")
+        few = self._alone_without(queries, k, filters) if len(queries) == 1 and not masked else None
+        return few or self._answer(queries, k, filters, "masks" if masked else "places")
 
     def _alone_without(
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
@@ -227,17 +225,15 @@ class CosineGraph:
                 self._graphs.note_warm(queries=size, k=k, rows=self.rows)
             progress(f"k={k}, {size} queries")
         for size, k in warm_up_calls((max(batch_sizes),), min(self.max_k, self.rows)):
-            at_once = min(size, self._queries_per_call)
-            self._warm_up_filtered(at_once, k, "places", RowFilter(excluded=np.zeros(1, np.int32)))
-            masked = min(size, masked_calls(self._queries_per_call))
-            self._warm_up_filtered(masked, k, "masks", RowFilter(mask=np.ones(self.rows, np.bool_)))
+            self._warm_up_filtered(size, k, "places", RowFilter(excluded=np.zeros(1, np.int32)))
+            self._warm_up_filtered(size, k, "masks", RowFilter(mask=np.ones(self.rows, np.bool_)))
             progress(f"k={k}, {size} filtered queries")
         if self._matrix is not None and self._metric == "cosine":
             self._alone = self._graphs.single_query.blas(self._matrix, self._answer)
 
     def _warm_up_filtered(self, size: int, k: int, filtering: Filtering, filter_: RowFilter) -> None:
         if not self._graphs.is_warm(queries=size, k=k, rows=self.rows, filtering=filtering):
-            self._answer(np.ones((size, self.dim), np.float32), k, [filter_] * size, filtering)
+            self.search_filtered(np.ones((size, self.dim), np.float32), k, [filter_] * size)
             self._graphs.note_warm(queries=size, k=k, rows=self.rows, filtering=filtering)
 
     def close(self) -> None:

@@ -98,7 +98,13 @@ def main(
         sections.append(section(shape, peers, lines, k=k, rounds=rounds, seconds=seconds))
     text = "\n\n".join(
         [
-            head(machine, at=datetime.now(UTC), command=_command(), versions=_versions(), generator=sender),
+            head(
+                machine,
+                at=datetime.now(UTC),
+                command=_command(triton_python),
+                versions=_versions(),
+                generator=sender,
+            ),
             *sections,
         ]
     )
@@ -124,14 +130,14 @@ def _say(what: str) -> None:
     click.echo(what, err=True)
 
 
-def _command() -> str:
+def _command(triton_python: str | None) -> str:
     """As it was typed, less what says something of one machine alone."""
     arguments = sys.argv[1:]
     if "--write" in arguments:
         at = arguments.index("--write")
         del arguments[at : at + 2]
-    if "--triton-python" in arguments:
-        arguments[arguments.index("--triton-python") + 1] = "PYTHON"
+    if triton_python:
+        arguments = [each.replace(triton_python, "PYTHON") for each in arguments]
     return shlex.join(["python", "-m", "tests.bench.peers", *arguments])
 
 
