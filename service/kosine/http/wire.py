@@ -1,8 +1,8 @@
 """Queries and answers as JSON, and what exactly is wrong with a body that does not decode.
 
-A good body is decoded in one typed pass. Only a bad one is looked at again, with time to find the code that
-helps its sender: not UTF-8, nested too deeply, not JSON, an unknown field, a bad k, or a value and its path.
-Duplicate keys: the last one counts.
+The usual body is read into arrays (`kosine.http.bodies.json_arrays`), any other good one in one typed pass.
+Only a bad one is looked at again, with time to find the code that helps its sender: not UTF-8, nested too
+deeply, not JSON, an unknown field, a bad k, or a value and its path. Duplicate keys: the last one counts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, UnsetType
 
 from kosine.errors import BadEncoding, BadJson, BadK, InvalidValue, JsonTooDeep, UnknownField, UnknownIndex
 from kosine.http.bodies.floats import from_raw
+from kosine.http.bodies.json_arrays import JsonArrays
 from kosine.http.problems import printable
 from kosine.serving.request import SearchOptions, SearchRequest
 from kosine.settings import INDEX_NAME_PATTERN
@@ -109,8 +110,7 @@ class CosAnswers(msgspec.Struct, omit_defaults=True):
 
 
 _QUERY = msgspec.json.Decoder(CosQuery)
-_NO_MORE = (UNSET,) * (len(CosQuery.__struct_fields__) - 2)
-"""Of a plain query, what stands behind `embedding` and `k`."""
+_ARRAYS = JsonArrays(max_ids=MAX_IDS)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -162,10 +162,20 @@ def _pairs(outcome: Answer | RequestError) -> list[tuple[int | str, float]] | No
 
 def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
     """What `body` asks for. Raises as `decode_query`, and InvalidValue unless it asks in one way."""
-    query = decode_query(body)
+    fields = _ARRAYS.read(body)
+    return _request_of(decode_query(body)) if fields is None else _request_of_arrays(fields)
+
+
+def _request_of_arrays(fields: dict[str, Any]) -> SearchRequest:
+    k, vector, vectors = (fields.pop(name, None) for name in ("k", "embedding", "embeddings"))
+    options = SearchOptions(**fields) if fields else None
+    if vector is not None:
+        return SearchRequest(vectors=(vector,), k=k, options=options)
+    return SearchRequest(vectors=vectors, many=True, k=k, options=options)
+
+
+def _request_of(query: CosQuery) -> SearchRequest:
     k = None if query.k is UNSET else query.k
-    if query.embedding is not UNSET and structs.astuple(query)[2:] == _NO_MORE:
-        return SearchRequest(vectors=_only(query.embedding), k=k)
     if (query.embedding, query.embeddings, query.id, query.ids).count(UNSET) != len(_SUBJECTS) - 1:
         raise _not_one_subject(query)
     options = _options(query)

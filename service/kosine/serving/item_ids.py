@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Ids = Sequence[int | str] | NDArray[np.int64]
+
 __all__ = ("LOOKUP_BYTES", "ItemIds", "hash_texts")
 
 LOOKUP_BYTES = 28
@@ -53,35 +55,43 @@ class ItemIds:
         """The id that `text` writes: itself, or where ids are numbers the number; no other spelling of it."""
         return int(text) if not self.are_text and _NUMBER.fullmatch(text) else text
 
-    def find(self, ids: Sequence[int | str], *, field: str) -> NDArray[np.int32]:
+    def find(self, ids: Ids, *, field: str) -> NDArray[np.int32]:
         """The row of each id, -1 where there is none. InvalidValue where `field` has another type of id."""
         rows, found = self._look_up(ids, field)
         return np.where(found, rows, -1).astype(np.int32)
 
-    def known(self, ids: Sequence[int | str], *, field: str) -> NDArray[np.int32]:
+    def known(self, ids: Ids, *, field: str) -> NDArray[np.int32]:
         """The rows of those that there are, in their order. Raises as `find`."""
         rows, found = self._look_up(ids, field)
         return rows[found].astype(np.int32)
 
-    def _look_up(self, ids: Sequence[int | str], field: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _look_up(self, ids: Ids, field: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A row for each id, and whether it is that of the id."""
-        wanted, told = (str, "texts") if self.are_text else (int, "whole numbers")
-        if not {wanted}.issuperset(map(type, ids)):
-            wrong = next(each for each in ids if type(each) is not wanted)
-            raise InvalidValue(
-                f"ids of this index are {told}: expected that in `{field}`, got "
-                f"{'a text' if isinstance(wrong, str) else 'a number'}",
-                path=f"$.{field}",
-            )
+        self._check_types(ids, field)
         if self.are_text:
             rows = self._find_texts([str(each) for each in ids])
             return rows, rows >= 0
-        asked, held = _as_int64(ids)
+        asked, held = (ids, np.True_) if isinstance(ids, np.ndarray) else _as_int64(ids)
         if self.values is not None:
             rows, found = self._nearest(asked)
             return rows, found & held
         # A negative number becomes a large one.
         return asked, (asked.view(np.uint64) < self._rows) & held
+
+    def _check_types(self, ids: Ids, field: str) -> None:
+        wanted, told = (str, "texts") if self.are_text else (int, "whole numbers")
+        if isinstance(ids, np.ndarray):
+            wrong = ids[:1].tolist() if self.are_text else []
+        elif {wanted}.issuperset(map(type, ids)):
+            wrong = []
+        else:
+            wrong = [each for each in ids if type(each) is not wanted]
+        if wrong:
+            raise InvalidValue(
+                f"ids of this index are {told}: expected that in `{field}`, got "
+                f"{'a text' if isinstance(wrong[0], str) else 'a number'}",
+                path=f"$.{field}",
+            )
 
     def _find_texts(self, ids: list[str]) -> NDArray[np.int32]:
         values = self.values

@@ -17,6 +17,8 @@ from kosine.errors import BadK, DimMismatch, NotFinite, ZeroVector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Vector = list[float] | NDArray[np.float32] | NDArray[np.float64]
+
 __all__ = ("check_k", "to_query")
 
 _BIGGEST_SHOWN = 2**63
@@ -32,11 +34,11 @@ def check_k(k: int, *, max_k: int) -> int:
     raise BadK(f"expected k from 1 to {max_k}, got {shown}", got=shown, max_k=max_k)
 
 
-def to_query(values: list[float] | NDArray[np.float32], *, dim: int, metric: str) -> NDArray[np.float32]:
+def to_query(values: Vector, *, dim: int, metric: str) -> NDArray[np.float32]:
     """`values` as one float32 row [dim], finite and, for cosine, non-zero and of a harmless magnitude.
 
-    An array is taken as it is. A cosine does not depend on length, so an extreme vector is scaled by a power
-    of two: no digit changes.
+    A float32 array is taken as it is. A cosine does not depend on length, so an extreme vector is scaled by
+    a power of two: no digit changes.
     Raises DimMismatch, NotFinite or ZeroVector.
     """
     if len(values) != dim:
@@ -46,8 +48,10 @@ def to_query(values: list[float] | NDArray[np.float32], *, dim: int, metric: str
     row = np.frombuffer(_packer(dim).pack(*values), np.float32) if isinstance(values, list) else values
     # vdot is the product that does not warn when it overflows.
     if _SAFE_SQUARES[0] < np.vdot(row, row) < _SAFE_SQUARES[1]:
-        return row
-    return _extreme(row, metric=metric)
+        return row.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        narrow = row.astype(np.float32, copy=False)
+    return _extreme(narrow, metric=metric)
 
 
 @lru_cache(maxsize=256)

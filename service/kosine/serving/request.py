@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from kosine.errors import RequestError
     from kosine.serving.batch import Answer
+    from kosine.serving.item_ids import Ids
+    from kosine.serving.query import Vector
 
 __all__ = ("SearchOptions", "SearchRequest", "SearchResult")
 
@@ -25,9 +27,9 @@ __all__ = ("SearchOptions", "SearchRequest", "SearchResult")
 class SearchOptions(msgspec.Struct, kw_only=True, frozen=True):
     """What a plain query does without. Ids are those of the index: row numbers, or as in its ids file."""
 
-    exclude: Sequence[int | str] = ()
+    exclude: Ids = ()
     """Never found; ids that the index does not hold are none of its items anyway."""
-    include: Sequence[int | str] | None = None
+    include: Ids | None = None
     """Only these can be found."""
     mask: str | None = None
     """Only items for which the mask of that name is true."""
@@ -52,7 +54,7 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     A Struct because one is made for every query, and a dataclass takes seven times as long.
     """
 
-    vectors: Sequence[list[float] | NDArray[np.float32]] | NDArray[np.float32] = ()
+    vectors: Sequence[Vector] | NDArray[np.float32] = ()
     """One query each, or float32 [n, dim]; a float32 [n * dim] is cut by the dimension of the index."""
     ids: Sequence[int | str] | None = None
     """Instead of vectors: items whose vectors are the queries."""

@@ -65,7 +65,7 @@ def _shared(options: SearchOptions, ids: ItemIds, masks: Masks) -> _Shared:
     named = (options.mask, options.not_mask)
     mask, not_mask = (None if name is None else masks.find(name) for name in named)
     filter_ = RowFilter(
-        excluded=ids.known(options.exclude, field="exclude") if options.exclude else None,
+        excluded=ids.known(options.exclude, field="exclude") if len(options.exclude) else None,
         included=None if options.include is None else np.unique(ids.known(options.include, field="include")),
         mask=None if mask is None else mask.flags,
         not_mask=None if not_mask is None else not_mask.flags,

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kosine.serving.item_ids import Ids
     from kosine.serving.options import RowOptions
+    from kosine.serving.query import Vector
     from kosine.serving.request import SearchOptions
     from kosine.serving.version import Version
 
@@ -145,7 +147,7 @@ def _resolved(version: Version, options: SearchOptions) -> RowOptions:
 def _typed(request: SearchRequest, version: Version) -> SearchRequest:
     """Only the version knows whether an id is a number."""
 
-    def typed(ids: Sequence[int | str] | None) -> Sequence[int | str] | None:
+    def typed(ids: Ids | None) -> Sequence[int | str] | None:
         return None if ids is None else [version.ids.typed(str(each)) for each in ids]
 
     options = request.options
@@ -189,7 +191,7 @@ def _check_count(rows: int, version: Version) -> None:
         )
 
 
-def _to_query(version: Version, values: list[float] | NDArray[np.float32]) -> NDArray[np.float32]:
+def _to_query(version: Version, values: Vector) -> NDArray[np.float32]:
     try:
         return to_query(values, dim=version.info.dim, metric=version.info.metric)
     except DimMismatch as error:
