@@ -1,6 +1,7 @@
 """Composition root: settings in, a running service out. Nothing else builds the parts.
 
-Order of start: port, device, loop, indexes, listening; what cannot work fails before anything is promised.
+Order of start: port, device, loop, indexes, graphs, listening; what cannot work fails before anything is
+promised.
 Order of stop: unready, `drain_delay`, no new connections, requests in flight, loads, versions, device.
 """
 
@@ -70,7 +71,6 @@ def serve(
     try:
         device = open_device(settings.service.device, settings.service.threads)
         structlog.get_logger("kosine").info("device_opened", **device.describe())
-        _keep_for_good()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
                 _run(
@@ -100,7 +100,7 @@ async def _run(
     settings: Settings,
     *,
     sock: socket.socket,
-    device: EngineFactory,
+    device: OpenedDevice,
     config_path: Path | None,
     load_settings: Callable[[], Settings],
     started: Callable[[str], None],
@@ -134,6 +134,9 @@ async def _run(
         )
         stopping.push_async_callback(catalog.close)
         await catalog.apply(settings)
+        # Beside the first loads, which read and check meanwhile.
+        await asyncio.to_thread(device.prepare)
+        _keep_for_good()
         metrics.config_applied(ok=True, hash=settings_hash(settings))
         configuration: Callable[[], ConfigurationStatus] = ConfigurationStatus
         if config_path is not None:

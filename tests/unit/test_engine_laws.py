@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import DimMajorMatrix, padded_rows
+from kosine.engines.matrix import MOST_COLUMNS, DimMajorMatrix, padded_rows
 from kosine.engines.search_plan import ROWS_PER_RESULT
 from kosine.errors import LoadCode, LoadError, Stage
 from tests.kit.device import cpu_device
@@ -208,8 +208,10 @@ def test_answers_over_several_tiles_are_the_oracles(
     truth = true_scores(vectors, asked, metric=metric)
     engine = engine_over(vectors, metric=metric)
     longest = 1.0 if metric == "cosine" else np.linalg.norm(vectors, axis=1).max() * np.linalg.norm(asked)
-    for k in (1, 3, 4, 10, 100, 256, 257, 1000):
-        assert_exact(engine.search(asked, k), truth, k, within=tolerance(16) * longest)
+    for unmerged in (1, 2**18):
+        monkeypatch.setattr("kosine.engines.cosine_graph.MOST_UNMERGED", unmerged)
+        for k in (1, 3, 4, 10, 100, 256, 257, 1000):
+            assert_exact(engine.search(asked, k), truth, k, within=tolerance(16) * longest)
 
 
 @pytest.mark.parametrize("k", [1, 10, 300])
@@ -265,26 +267,52 @@ def test_warm_up_of_an_equally_large_matrix_computes_nothing(monkeypatch: pytest
             matrix_of(gaussian(rows, 4)), metric="cosine", max_k=150, max_rows=MAX_ROWS, graphs=graphs
         )
 
-        def search(queries: Any, k: int, *, rows: int = rows, own: Any = engine.search) -> Any:
+        def of_tile(*args: Any, rows: int = rows, own: Any = engine._of_tile) -> Any:
             counted[rows] += 1
-            return own(queries, k)
+            return own(*args)
 
         seen = list[str]()
-        monkeypatch.setattr(engine, "search", search)
+        monkeypatch.setattr(engine, "_of_tile", of_tile)
+        monkeypatch.setattr(graphs.single_query, "blas", lambda *_: None)
         engine.warm_up((1, 128, 8), seen.append)
-        filtered = [f"k={k}, 128 filtered queries" for k in (150, 10)]
-        assert ["k=150, 128 queries", *(f"k=10, {size} queries" for size in (128, 8, 1)), *filtered] == seen
-    assert {1_000: 4, 1_200: 0, 2_000: 4} == counted
+        filtered = [f"k={k}, 128 queries, {how} left out" for k in (150, 10) for how in ("places", "masks")]
+        assert [*filtered, *(f"k=10, {size} queries, none left out" for size in (128, 8, 1))] == seen
+    assert {1_000: 7, 1_200: 0, 2_000: 7} == counted
 
 
-def test_nothing_is_traced_after_the_device_was_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines of any size and metric, and batches and k never seen before, run on graphs that are there."""
+def test_warm_up_of_many_rows_takes_the_calls_of_one_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a start takes as long for a million rows; a search of all tiles needs no more memory than that."""
+    cpu_device()
+    from kosine.engines.cosine_graph import CosineGraph
+    from kosine.engines.search_graphs import SearchGraphs
+
+    rows = MOST_COLUMNS + 1
+    graphs = SearchGraphs("/CPU:0")
+    monkeypatch.setattr(graphs.single_query, "blas", lambda *_: None)
+    engine = CosineGraph(
+        matrix_of(gaussian(rows, 2)), metric="cosine", max_k=150, max_rows=MAX_ROWS, graphs=graphs
+    )
+    asked = list[int]()
+
+    def of_tile(number: int, *args: Any, own: Any = engine._of_tile) -> Any:
+        asked.append(number)
+        return own(number, *args)
+
+    monkeypatch.setattr(engine, "_of_tile", of_tile)
+    engine.warm_up((1, 8), lambda _: None)
+    last = len(engine._tiles) - 1
+    assert (2, [last] * 6) == (last, asked)
+
+
+def test_nothing_is_traced_once_a_metric_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of any size, and batches and k never seen before, run on graphs that are there."""
     import tensorflow as tf
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something is traced")
 
-    cpu_device()
+    for metric in ("cosine", "dot"):
+        cpu_device().graphs.prepare(metric)
     monkeypatch.setattr(tf.Graph, "__init__", refuse)
     for metric in ("cosine", "dot"):
         engine = engine_over(gaussian(3_000, 8), max_k=200, metric=metric)

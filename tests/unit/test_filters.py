@@ -238,13 +238,29 @@ def test_excluding_is_exact_however_many_were_among_the_best() -> None:
         assert_filtered(engine, vectors, asked, 10, [*filters[:3], None, RowFilter(), filters[5]], "cosine")
 
 
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_excluded_rows_are_dropped_from_spare_results_exactly(metric: str) -> None:
+    """Whether none, few or all of the best are excluded, in one batch and call after call."""
+    rng = np.random.default_rng(11)
+    vectors = rng.standard_normal((2_000, 8)).astype(np.float32)
+    engine = engine_of(vectors, metric)
+    for _ in range(4):
+        asked = rng.standard_normal((5, 8)).astype(np.float32)
+        best = np.argsort(-true_scores(vectors, asked, metric=metric), axis=1).astype(np.int32)
+        filters = [
+            RowFilter(excluded=best[query, out])
+            for query, out in enumerate((slice(500, 520), slice(3, 4), slice(8, 12), slice(0, 30)))
+        ]
+        assert_filtered(engine, vectors, asked, 10, [*filters, None], metric)
+
+
 def test_one_query_alone_is_filtered_exactly() -> None:
     """By BLAS with a few more results where that is the way of a query by itself, else by the graph."""
     rng = np.random.default_rng(5)
     vectors = rng.standard_normal((20_000, 8)).astype(np.float32)
     engine = engine_of(vectors, "cosine")
     engine.warm_up((1,), lambda _: None)
-    engine._alone = engine._alone or engine._graphs.single_query.blas(engine._matrix, lambda *_: None)
+    engine._alone = engine._alone or engine._graphs.single_query.blas(engine._matrix, [lambda *_: None])
     for excluded in (0, 1, 100, 120, 300):
         asked = rng.standard_normal((1, 8)).astype(np.float32)
         best = np.argsort(-true_scores(vectors, asked)[0])[:excluded].astype(np.int32)

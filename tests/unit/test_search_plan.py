@@ -19,8 +19,8 @@ from kosine.engines.search_plan import (
 @pytest.mark.parametrize(
     ("k", "rows", "expected"),
     [
-        (16, 1_023, None),
-        (16, 1_024, 8),
+        (16, 511, None),
+        (16, 512, 8),
         (16, 10_000, 32),
         (16, 100_000, 64),
         (16, 1_000_000, 128),
@@ -30,7 +30,8 @@ from kosine.engines.search_plan import (
         (1000, 10_000, None),
         (1000, 100_000, 8),
         (1000, 1_000_000, 32),
-        (16384, 1_000_000, None),
+        (16384, 500_000, None),
+        (16384, 1_000_000, 8),
     ],
 )
 def test_block_width_follows_rows_per_result(k: int, rows: int, expected: int | None) -> None:
@@ -92,14 +93,18 @@ def test_tiles_hold_every_row_once(rows: int) -> None:
 @pytest.mark.parametrize(
     ("sizes", "max_k", "expected"),
     [
-        ((1, 8, 128), 1000, [(128, 1000), (128, 10), (8, 10), (1, 10)]),
-        ((1,), 1000, [(1, 1000), (1, 10)]),
-        ((1, 4), 5, [(4, 5), (1, 5)]),
-        ((1, 4), 10, [(4, 10), (1, 10)]),
+        ((1, 8, 128), 1000, [(128, 1000), (128, 10), (128, 10), (8, 10), (1, 10)]),
+        ((1,), 1000, [(1, 1000), (1, 10), (1, 10)]),
+        ((1, 4), 5, [(4, 5), (4, 5), (1, 5)]),
+        ((1, 4), 10, [(4, 10), (4, 10), (1, 10)]),
     ],
 )
-def test_warm_up_begins_with_the_call_that_takes_most_memory(
+def test_warm_up_begins_with_the_calls_that_take_most_memory(
     sizes: tuple[int, ...], max_k: int, expected: list[tuple[int, int]]
 ) -> None:
-    """The largest k once, with the largest batch; what is usual with every size; nothing twice."""
-    assert expected == warm_up_calls(sizes, max_k)
+    """The largest batch with filters of both kinds and the largest k; what is usual with every size."""
+    made = warm_up_calls(sizes, max_k)
+    assert expected == [(queries, k) for queries, k, filtering in made if filtering != "masks"]
+    masked = [(queries, k) for queries, k, filtering in made if filtering == "places"]
+    assert masked == [(queries, k) for queries, k, filtering in made if filtering == "masks"]
+    assert len(made) == len(set(made))

@@ -1,33 +1,41 @@
 """The engine: one constant matrix, bound to the graphs that every engine of the process shares.
 
 The matrix is an eager tensor: TensorFlow passes it by reference, so there is no 2 GB limit and no copy on a
-CPU. Nothing is traced here, so no request ever waits for a trace, and an engine is part of no reference
-cycle: `close` gives the memory back at once.
+CPU. Nothing is traced here but for the first of its metric, so no request ever waits for a trace, and an
+engine is part of no reference cycle: `close` gives the memory back at once.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
 from kosine.engines.exact_scores import ExactScorer
-from kosine.engines.filters import RowFilter, Way, excluded_places, masks_of, parted, way_of
+from kosine.engines.filters import Filtering, RowFilter, Way, excluded_places, masks_of, parted, way_of
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
 from kosine.engines.pages import pages_of
 from kosine.engines.search_graphs import sizes_of
-from kosine.engines.search_plan import block_width, masked_calls, queries_per_call, warm_up_calls
+from kosine.engines.search_plan import (
+    MOST_UNMERGED,
+    block_width,
+    masked_calls,
+    queries_per_call,
+    warm_up_calls,
+)
+from kosine.engines.spare import SPARE, SpareResults, drop, left_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from kosine.engines.matrix import DimMajorMatrix
     from kosine.engines.pages import Page, PageQuery
-    from kosine.engines.search_graphs import Filtering, SearchGraphs
+    from kosine.engines.search_graphs import SearchGraphs
     from kosine.engines.single_query import SingleQuery
 
 __all__ = ("CosineGraph",)
@@ -57,8 +65,10 @@ class CosineGraph:
         self._places = matrix.tiles()
         self._plans: dict[int, list[tuple[bool, Any]]] = {}
         self._alone: SingleQuery | None = None
+        self._spare = SpareResults()
         self._columns = matrix.columns
         self._matrix = matrix if self.device == "/CPU:0" else None
+        graphs.prepare(metric)
         with tf.device(self.device):
             self._tiles = _adopt(matrix, self.device)
             self._limits = [_largest_by_dim(self._tiles)] if metric == "dot" else []
@@ -119,8 +129,24 @@ class CosineGraph:
     def _answer_filtered(
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None], *, masked: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        few = self._alone_without(queries, k, filters) if len(queries) == 1 and not masked else None
-        return few or self._answer(queries, k, filters, "masks" if masked else "places")
+        if masked:
+            return self._answer(queries, k, filters, "masks")
+        few = self._alone_without(queries, k, filters) if len(queries) == 1 else None
+        return few or self._with_spare(queries, k, filters) or self._answer(queries, k, filters, "places")
+
+    def _with_spare(
+        self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+        """By more results than wanted; None where they would not be worth it."""
+        rows, spare = left_out(filters), self._spare
+        if not spare.worth_trying(k=k, rows=self.rows, queries=len(queries), most=rows.shape[1]):
+            return None
+        numbers, scores, short = drop(*self._answer(queries, k + SPARE), rows, k)
+        spare.note(short=len(short), queries=len(queries))
+        if len(short):
+            again = self._answer(queries[short], k, [filters[query] for query in short.tolist()], "places")
+            numbers[short], scores[short] = again
+        return numbers, scores
 
     def _alone_without(
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
@@ -181,18 +207,40 @@ class CosineGraph:
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Tile by tile, so that the scores of one are forgotten before those of the next are computed."""
         asked = tf.constant(queries)
-        found = []
-        for number, (tile, (by_block, sizes)) in enumerate(zip(self._tiles, self._plan(k), strict=True)):
-            graph = self._graphs.of(self._metric, by_block=by_block, filtering=filtering)
-            found.append(
-                graph(asked, tile, sizes, *self._limits, *self._left_out(number, filters, filtering))
-            )
-        if len(found) == 1:
-            numbers, scores = found[0]
-        else:
-            side_by_side = (tf.concat([part[at] for part in found], axis=1) for at in (0, 1))
-            numbers, scores = self._graphs.merge(*side_by_side, tf.constant(k))
+        tiles = range(len(self._tiles))
+        return self._best_of((self._of_tile(tile, asked, k, filters, filtering) for tile in tiles), k)
+
+    def _of_tile(
+        self,
+        number: int,
+        asked: Any,
+        k: int,
+        filters: Sequence[RowFilter | None] = (),
+        filtering: Filtering = "none",
+    ) -> tuple[Any, Any]:
+        by_block, sizes = self._plan(k)[number]
+        graph = self._graphs.of(self._metric, by_block=by_block, filtering=filtering)
+        found: tuple[Any, Any] = graph(
+            asked, self._tiles[number], sizes, *self._limits, *self._left_out(number, filters, filtering)
+        )
+        return found
+
+    def _best_of(
+        self, found: Iterable[tuple[Any, Any]], k: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The best of what was found in tile after tile; merged early where it would take much memory."""
+        kept: list[tuple[Any, Any]] = []
+        for part in found:
+            kept.append(part)
+            if len(kept) > 1 and sum(map(_results, kept)) > MOST_UNMERGED:
+                kept = [self._merged(kept, k)]
+        numbers, scores = kept[0] if len(kept) == 1 else self._merged(kept, k)
         return numbers.numpy(), scores.numpy()
+
+    def _merged(self, found: list[tuple[Any, Any]], k: int) -> tuple[Any, Any]:
+        numbers, scores = (tf.concat([part[at] for part in found], axis=1) for at in (0, 1))
+        merged: tuple[Any, Any] = self._graphs.merge(numbers, scores, tf.constant(min(k, scores.shape[1])))
+        return merged
 
     def _left_out(self, tile: int, filters: Sequence[RowFilter | None], filtering: Filtering) -> list[Any]:
         if filtering == "none":
@@ -218,28 +266,43 @@ class CosineGraph:
         return width is not None, sizes_of(first=first, rows=rows, k=most, width=width)
 
     def warm_up(self, batch_sizes: tuple[int, ...], progress: Callable[[str], None]) -> None:
-        """See `Engine.warm_up`. Largest first, so that the allocator grows only once."""
-        for size, k in warm_up_calls(batch_sizes, min(self.max_k, self.rows)):
-            if not self._graphs.is_warm(queries=size, k=k, rows=self.rows):
-                self.search(np.ones((size, self.dim), np.float32), k)
-                self._graphs.note_warm(queries=size, k=k, rows=self.rows)
-            progress(f"k={k}, {size} queries")
-        for size, k in warm_up_calls((max(batch_sizes),), min(self.max_k, self.rows)):
-            self._warm_up_filtered(size, k, "places", RowFilter(excluded=np.zeros(1, np.int32)))
-            self._warm_up_filtered(size, k, "masks", RowFilter(mask=np.ones(self.rows, np.bool_)))
-            progress(f"k={k}, {size} filtered queries")
-        if self._matrix is not None and self._metric == "cosine":
-            self._alone = self._graphs.single_query.blas(self._matrix, self._answer)
+        """See `Engine.warm_up`. Largest first, so that the allocator grows only once.
 
-    def _warm_up_filtered(self, size: int, k: int, filtering: Filtering, filter_: RowFilter) -> None:
-        if not self._graphs.is_warm(queries=size, k=k, rows=self.rows, filtering=filtering):
-            self.search_filtered(np.ones((size, self.dim), np.float32), k, [filter_] * size)
-            self._graphs.note_warm(queries=size, k=k, rows=self.rows, filtering=filtering)
+        Of several tiles only the last is searched, for all: each takes the memory of the one before it, and
+        none takes more than the last, whose padding is cut off.
+        """
+        for size, k, filtering in warm_up_calls(batch_sizes, min(self.max_k, self.rows)):
+            if not self._graphs.is_warm(queries=size, k=k, rows=self.rows, filtering=filtering):
+                self._warm_up(size, k, filtering)
+                self._graphs.note_warm(queries=size, k=k, rows=self.rows, filtering=filtering)
+            progress(f"k={k}, {size} queries, {filtering} left out")
+        if self._matrix is not None and self._metric == "cosine":
+            graphs = [partial(self._search_tile, number) for number in range(len(self._tiles))]
+            self._alone = self._graphs.single_query.blas(self._matrix, graphs)
+
+    def _warm_up(self, size: int, k: int, filtering: Filtering) -> None:
+        masked = filtering == "masks"
+        at_once = masked_calls(self._queries_per_call) if masked else self._queries_per_call
+        queries = np.ones((min(size, at_once), self.dim), np.float32)
+        left_out = RowFilter(
+            excluded=np.zeros(1, np.int32) if filtering == "places" else None,
+            mask=np.ones(self.rows, np.bool_) if masked else None,
+        )
+        last = len(self._tiles) - 1
+        found = self._of_tile(last, tf.constant(queries), k, [left_out] * len(queries), filtering)
+        self._best_of([found] * len(self._tiles), k)
+
+    def _search_tile(self, number: int, query: NDArray[np.float32], k: int) -> object:
+        return self._best_of([self._of_tile(number, tf.constant(query), k)], k)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._tiles = self._limits = []
         self._alone = self._matrix = None
+
+
+def _results(found: tuple[Any, Any]) -> int:
+    return int(found[1].shape[0] * found[1].shape[1])
 
 
 def _parts(queries: list[int], size: int) -> Iterator[list[int]]:

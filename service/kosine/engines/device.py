@@ -45,6 +45,10 @@ class TensorFlowDevice:
     facts: Mapping[str, str | int]
     graphs: SearchGraphs
 
+    def prepare(self) -> None:
+        """See `OpenedDevice.prepare`: cosine is what most indexes have."""
+        self.graphs.prepare("cosine")
+
     def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
         """See `EngineFactory.build`. Raises LoadError OUT_OF_DEVICE_MEMORY or BUILD_FAILED."""
         import tensorflow as tf  # noqa: PLC0415  see the module

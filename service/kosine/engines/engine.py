@@ -81,5 +81,8 @@ class EngineFactory(Protocol):
 class OpenedDevice(EngineFactory, Protocol):
     """What the composition root opens once."""
 
+    def prepare(self) -> None:
+        """Make what engines share. Takes a while; `build` makes what it needs, or waits for whoever does."""
+
     def describe(self) -> Mapping[str, str | int]:
         """What the log should say of it."""

@@ -6,7 +6,7 @@ What each way costs, and where they cross, is measured in docs/performance.md.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from msgspec import Struct, structs
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = (
     "MOST_GATHERED",
     "MOST_REMADE",
+    "Filtering",
     "RowFilter",
     "Way",
     "excluded_places",
@@ -26,6 +27,9 @@ __all__ = (
     "parted",
     "way_of",
 )
+
+Filtering = Literal["none", "places", "masks"]
+"""How a graph leaves rows out: not at all, place by place, or by masks and places."""
 
 MOST_GATHERED = 500
 """Rows that are looked up one by one; past it a share of the product over all rows costs less."""

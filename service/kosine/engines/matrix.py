@@ -92,6 +92,12 @@ class DimMajorMatrix:
         starts = range(0, self.rows, self.columns)
         return [(first, min(self.columns, self.rows - first)) for first in starts]
 
+    def tile(self, number: int) -> DimMajorMatrix:
+        """One tile by itself, the same memory."""
+        first, rows = self.tiles()[number]
+        tile = first // self.columns
+        return DimMajorMatrix(data=self.data[tile : tile + 1], rows=rows)
+
     def first(self, rows: int) -> DimMajorMatrix:
         """The same memory with only its first `rows`, at least one; what is behind them becomes padding."""
         tiles = -(-rows // self.columns)

@@ -1,4 +1,4 @@
-"""The traced functions of a process, made before the first index is loaded and used by every engine.
+"""The traced functions of a process, made before the first engine of their metric and used by every one.
 
 The matrix is an argument of a graph and never a Const node: a Const ends at 2 GB, takes several times the
 memory, and would have to be traced again for each version. So are k, the number of rows and the width of a
@@ -8,11 +8,15 @@ request is read or answered, and TensorFlow keeps some memory of every function 
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from itertools import product
+from threading import Lock
+from typing import Any, get_args
 
 import tensorflow as tf
 
 from kosine.engines.exact_scores import SAFE_SUM
+from kosine.engines.filters import Filtering
+from kosine.engines.matrix import BLOCK
 from kosine.engines.single_query import SingleQueryChoice
 from kosine.engines.two_stage import (
     best_rows,
@@ -23,9 +27,7 @@ from kosine.engines.two_stage import (
     without_by_block,
 )
 
-__all__ = ("Filtering", "SearchGraphs", "sizes_of")
-
-Filtering = Literal["none", "places", "masks"]
+__all__ = ("SearchGraphs", "sizes_of")
 
 _QUERIES = tf.TensorSpec([None, None], tf.float32)
 _NUMBERS = tf.TensorSpec([None, None], tf.int32)
@@ -53,12 +55,8 @@ class SearchGraphs:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._graphs = {
-            (metric, by_block, filtering): self._trace(metric, by_block=by_block, filtering=filtering)
-            for metric in ("cosine", "dot")
-            for by_block in (False, True)
-            for filtering in get_args(Filtering)
-        }
+        self._graphs: dict[tuple[str, bool, Filtering], Any] = {}
+        self._preparing = Lock()
         self.merge = tf.function(
             merge_best,
             input_signature=[_NUMBERS, _QUERIES, tf.TensorSpec([], tf.int32)],
@@ -67,8 +65,26 @@ class SearchGraphs:
         self.single_query = SingleQueryChoice()
         self._warm: dict[tuple[int, int, Filtering], int] = {}
 
+    def prepare(self, metric: str) -> None:
+        """Trace the graphs of `metric`, once: 0.5 s, most of it with the interpreter lock. Thread-safe."""
+        with self._preparing:
+            for by_block, filtering in product((False, True), get_args(Filtering)):
+                if (metric, by_block, filtering) not in self._graphs:
+                    traced = self._trace(metric, by_block=by_block, filtering=filtering)
+                    traced(*self._smallest(metric, by_block=by_block, filtering=filtering))
+                    self._graphs[metric, by_block, filtering] = traced
+
+    def _smallest(self, metric: str, *, by_block: bool, filtering: Filtering) -> list[Any]:
+        """Arguments: TensorFlow makes what runs a graph when it is first called."""
+        sizes = sizes_of(first=0, rows=BLOCK, k=1, width=BLOCK // 2 if by_block else None)
+        places, which = tf.zeros([0, 2], tf.int32), tf.zeros([1], tf.int32)
+        left_out = {"none": [], "places": [places], "masks": [tf.ones([1, BLOCK], tf.bool), which, places]}
+        limits = [tf.ones([1])] if metric == "dot" else []
+        with tf.device(self.device):
+            return [tf.ones([1, 1]), tf.ones([1, BLOCK]), sizes, *limits, *left_out[filtering]]
+
     def of(self, metric: str, *, by_block: bool, filtering: Filtering = "none") -> Any:
-        """A ConcreteFunction."""
+        """A ConcreteFunction; `metric` is prepared."""
         return self._graphs[metric, by_block, filtering]
 
     def is_warm(self, *, queries: int, k: int, rows: int, filtering: Filtering = "none") -> bool:

@@ -7,13 +7,23 @@ takes, and which calls warm an engine up. The constants come from the tables in 
 from __future__ import annotations
 
 import math
+from itertools import product
 
 from kosine.engines.exact_scores import AT_ONCE
-from kosine.engines.filters import MOST_REMADE
+from kosine.engines.filters import MOST_REMADE, Filtering
 from kosine.engines.matrix import BLOCK, padded_rows, tiling
 from kosine.engines.pages import MORE_KEPT, MOST_AT_ONCE
 
-__all__ = ("block_width", "masked_calls", "queries_per_call", "scratch_bytes", "warm_up_calls")
+__all__ = (
+    "MOST_UNMERGED",
+    "block_width",
+    "masked_calls",
+    "queries_per_call",
+    "scratch_bytes",
+    "warm_up_calls",
+)
+
+_FILTERED: tuple[Filtering, ...] = ("places", "masks")
 
 USUAL_K = 10
 """What most callers ask for: warmed up at every batch size."""
@@ -21,12 +31,15 @@ USUAL_K = 10
 NARROWEST_BLOCK = 8
 """Below this the block maxima cost as much as the top-k they save."""
 
-ROWS_PER_RESULT = 64
-"""With fewer rows per result than this, plain top-k is as fast or faster."""
+ROWS_PER_RESULT = 32
+"""With fewer rows per result than this, plain top-k is as fast; down to it, it takes more memory."""
 
 SCORES_BUDGET = 128 * 2**20
 """Bytes of scores in one call: 256 queries over a full tile go unsplit, and B*N stays 2^25, far below what
 TensorFlow's GPU kernels can index, 2^31."""
+
+MOST_UNMERGED = 2**18
+"""Results, of all queries together, that are kept of tiles before the best of them are chosen."""
 
 GRAPHS_BYTES = 16 * 2**20
 """The graphs themselves and the smallest regions of the allocator."""
@@ -74,15 +87,17 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     tiles, columns = tiling(rows)
     largest = min(rows, columns)
     selection = _most_selection_bytes(min(max_k, largest), largest)
-    # Numbers and scores of every tile, and once more side by side.
-    answers = 2 * 8 * tiles * min(max_k, largest) if tiles > 1 else 0
-    rest = selection + answers + 3 * 4 * dim
+    rest = selection + 3 * 4 * dim
+    if tiles > 1:
+        # Numbers and scores of the best so far and of a tile, and once more side by side.
+        rest += 2 * 8 * 2 * min(max_k, largest)
     together = queries_per_call(rows, max_rows)
     # Blocks made anew are looked up and changed. A mask is kept, sent, looked up, and all copied.
     remade = 2 * 4 * min(columns, MOST_REMADE * BLOCK)
     plain = together * (4 * columns + remade + rest)
     masked = masked_calls(together) * ((4 + 4 + 3) * columns + remade + rest)
-    return 2 * max(plain, masked) + _pages_bytes(rows, dim, max_k) + GRAPHS_BYTES
+    unmerged = 2 * 8 * MOST_UNMERGED if tiles > 1 else 0
+    return 2 * (max(plain, masked) + unmerged) + _pages_bytes(rows, dim, max_k) + GRAPHS_BYTES
 
 
 def _pages_bytes(rows: int, dim: int, max_k: int) -> int:
@@ -94,14 +109,19 @@ def _pages_bytes(rows: int, dim: int, max_k: int) -> int:
     return products + chosen + kept + 24 * max(AT_ONCE, dim)
 
 
-def warm_up_calls(batch_sizes: tuple[int, ...], max_k: int) -> list[tuple[int, int]]:
-    """(queries, k) of the calls to make before anybody asks, the largest first: it takes the most memory.
+def warm_up_calls(batch_sizes: tuple[int, ...], max_k: int) -> list[tuple[int, int, Filtering]]:
+    """(queries, k, filtering) of the calls to make before anybody asks, those that take most memory first.
 
-    >>> warm_up_calls((1, 128), 1000)
-    [(128, 1000), (128, 10), (1, 10)]
+    >>> warm_up_calls((1, 128), 1000)[:2]
+    [(128, 1000, 'places'), (128, 1000, 'masks')]
+    >>> warm_up_calls((1, 128), 1000)[2:]
+    [(128, 10, 'places'), (128, 10, 'masks'), (128, 10, 'none'), (1, 10, 'none')]
     """
     sizes = sorted(batch_sizes, reverse=True)
-    calls = [(sizes[0], max_k), *((size, min(USUAL_K, max_k)) for size in sizes)]
+    # What leaves rows out needs all that a plain call does.
+    filtered = product((max_k, min(USUAL_K, max_k)), _FILTERED)
+    calls: list[tuple[int, int, Filtering]] = [(sizes[0], k, filtering) for k, filtering in filtered]
+    calls += [(size, min(USUAL_K, max_k), "none") for size in sizes]
     return list(dict.fromkeys(calls))
 
 

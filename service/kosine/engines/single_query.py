@@ -11,6 +11,7 @@ whatever BLAS does.
 
 from __future__ import annotations
 
+from itertools import cycle
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ import structlog
 from kosine.engines.search_plan import block_width
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from kosine.engines.matrix import DimMajorMatrix
 
     Search = Callable[[NDArray[np.float32], int], Any]
+    """(query [1, dim], k)"""
 
 __all__ = ("MOST_RESULTS", "SingleQuery", "SingleQueryChoice")
 
@@ -80,28 +82,38 @@ class SingleQuery:
 class SingleQueryChoice:
     """Which way a query by itself takes: measured once for each size of matrix, by the first of that size.
 
-    Not at each reload: a measurement beside requests says more about them, and takes their time.
+    Not at each reload: a measurement beside requests says more about them, and takes their time. Of a matrix
+    in tiles each call takes the next tile, since the time of either way is that of its tiles together: so it
+    is not in the cache, and a million rows take no longer to measure than a tile.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
         self._blas_is_faster: dict[tuple[int, int], bool] = {}
 
-    def blas(self, matrix: DimMajorMatrix, graph: Search) -> SingleQuery | None:
-        """The way by BLAS, or None where `graph`, called alternately, took less time by the median."""
-        size = (matrix.dim, matrix.rows.bit_length())
-        by_blas = SingleQuery(matrix)
-        if size not in self._blas_is_faster:
-            self._blas_is_faster[size] = self._measure(matrix, by_blas, graph)
-        return by_blas if self._blas_is_faster[size] else None
+    def blas(self, matrix: DimMajorMatrix, graphs: Sequence[Search]) -> SingleQuery | None:
+        """The way by BLAS, or None where the graph, called alternately, took less time by the median.
 
-    def _measure(self, matrix: DimMajorMatrix, by_blas: SingleQuery, graph: Search) -> bool:
+        `graphs` search a tile each.
+        """
+        size = (matrix.dim, matrix.rows.bit_length())
+        if size not in self._blas_is_faster:
+            self._blas_is_faster[size] = self._measure(matrix, graphs)
+        return SingleQuery(matrix) if self._blas_is_faster[size] else None
+
+    def _measure(self, matrix: DimMajorMatrix, graphs: Sequence[Search]) -> bool:
         query = np.ones((1, matrix.dim), np.float32)
+        blas = [SingleQuery(matrix.tile(number)).search for number in range(len(graphs))]
         k = min(_K, matrix.rows)
-        if by_blas.search(query, k) is None:
+        if blas[0](query, k) is None:
             return False
+        turns = cycle(range(len(graphs)))
         rounds = [
-            (self._seconds(by_blas.search, query, k), self._seconds(graph, query, k)) for _ in range(_ROUNDS)
+            (
+                self._seconds(blas[next(turns)], query, k),
+                self._seconds(graphs[next(turns)], query, k),
+            )
+            for _ in range(_ROUNDS)
         ]
         blas_seconds, graph_seconds = (median(taken) for taken in zip(*rounds, strict=True))
         structlog.get_logger(__name__).info(

@@ -147,6 +147,8 @@ class Batch:
         for row, one in enumerate(self.waiting):
             if one.options is None or row in self.failed:
                 continue
+            if one.options.only_filters and counts[row] >= one.k:
+                continue  # as nearly all; cut to its k like a plain row
             if row in apart:
                 rows = self._finish_apart(row, apart[row])
             else:

@@ -63,20 +63,24 @@ class ItemIds:
     def known(self, ids: Ids, *, field: str) -> NDArray[np.int32]:
         """The rows of those that there are, in their order. Raises as `find`."""
         rows, found = self._look_up(ids, field)
-        return rows[found].astype(np.int32)
+        # A third of the time of `found.all()`.
+        everyone = np.count_nonzero(found) == len(found)
+        return (rows if everyone else rows[found]).astype(np.int32, copy=False)
 
     def _look_up(self, ids: Ids, field: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A row for each id, and whether it is that of the id."""
         self._check_types(ids, field)
+        rows: NDArray[Any]
         if self.are_text:
             rows = self._find_texts([str(each) for each in ids])
             return rows, rows >= 0
-        asked, held = (ids, np.True_) if isinstance(ids, np.ndarray) else _as_int64(ids)
+        asked, held = (ids, None) if isinstance(ids, np.ndarray) else _as_int64(ids)
         if self.values is not None:
             rows, found = self._nearest(asked)
-            return rows, found & held
-        # A negative number becomes a large one.
-        return asked, (asked.view(np.uint64) < self._rows) & held
+        else:
+            # A negative number becomes a large one.
+            rows, found = asked, asked.view(np.uint64) < self._rows
+        return rows, found if held is None else found & held
 
     def _check_types(self, ids: Ids, field: str) -> None:
         wanted, told = (str, "texts") if self.are_text else (int, "whole numbers")
@@ -122,11 +126,11 @@ class ItemIds:
         return int(same[0]) if len(same) else -1
 
 
-def _as_int64(ids: Sequence[int | str]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | np.bool_]:
-    """The numbers, and which of them an int64 holds; the others are 0."""
+def _as_int64(ids: Sequence[int | str]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    """The numbers, and which of them an int64 holds, None for all; the others are 0."""
     try:
         # Nearly always, and a twentieth of the time of looking at each.
-        return np.array(ids, np.int64), np.True_
+        return np.array(ids, np.int64), None
     except OverflowError:
         limits = np.iinfo(np.int64)
         held = np.array([limits.min <= int(each) <= limits.max for each in ids])

@@ -39,6 +39,11 @@ class RowOptions(Struct, frozen=True, kw_only=True, eq=False):
         return self.paged or self.scored is not None
 
     @property
+    def only_filters(self) -> bool:
+        """Whether what a search finds is the answer, if it is enough."""
+        return self.min_score is None and not (self.with_embeddings or self.paged) and self.scored is None
+
+    @property
     def nbytes(self) -> int:
         """Of what is kept while the row waits; a named mask belongs to its version."""
         kept = 0 if self.scored is None else self.scored.nbytes

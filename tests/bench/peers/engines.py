@@ -84,6 +84,9 @@ class PeerDevice:
         del dim, max_k
         return 4 * rows * max_rows
 
+    def prepare(self) -> None:
+        """See `OpenedDevice.prepare`: peers share nothing."""
+
     def describe(self) -> dict[str, str | int]:
         """See `EngineFactory.describe`."""
         return {"device": self.device, "engine": self.engine, "threads": self.threads}

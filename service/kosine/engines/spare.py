@@ -1,0 +1,85 @@
+"""Queries that leave out few rows: a little more is found than was asked for, and what is left out dropped.
+
+Of the best k + `SPARE` rows no more than `SPARE` being left out, the best k of the others are among them, and
+in their order. So that is an answer, and costs hardly more than that of a plain query. Who is left with fewer
+than k is searched again, by scores without those rows, which costs as much as a search of its own: worth it
+while that is rare. Where callers leave out what they would find, as what they have seen, it is the rule, and
+all are searched by such scores at once. Which of the two it is, is learned from the answers. NumPy only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from kosine.engines.filters import RowFilter
+
+__all__ = ("SPARE", "SpareResults", "drop", "left_out")
+
+SPARE = 2
+"""More results than asked for: each costs a block more to choose from, 0.7 % of a call."""
+
+_MOST_COMPARED = 2**22
+"""Results times rows left out, of all queries: past it comparing takes longer than it saves."""
+_AGAIN = 0.15
+"""What a second call costs of the first, however few queries are in it; docs/performance.md."""
+_TOO_MUCH = 0.08
+"""What second calls may cost of the first ones; scores without rows cost that much more than plain ones."""
+_WEIGHT = 1 / 16
+_PROBE = 64
+"""Calls by the other way after which this one is tried again: callers change."""
+
+
+class SpareResults:
+    """Whether to try, by what second calls have cost of late. Of one engine, used by its device thread."""
+
+    def __init__(self) -> None:
+        self._cost = 0.0
+        self._calls = 0
+
+    def worth_trying(self, *, k: int, rows: int, queries: int, most: int) -> bool:
+        """For `queries` that want `k` of `rows` and leave out `most` at most."""
+        if k + SPARE > rows or queries * (k + SPARE) * most > _MOST_COMPARED:
+            return False
+        if self._cost < _TOO_MUCH:
+            return True
+        self._calls += 1
+        return self._calls % _PROBE == 0
+
+    def note(self, *, short: int, queries: int) -> None:
+        """Of so many queries, so many had to be searched again."""
+        cost = _AGAIN + short / queries if short else 0.0
+        self._cost += _WEIGHT * (cost - self._cost)
+
+
+def left_out(filters: Sequence[RowFilter | None]) -> NDArray[np.int32]:
+    """[B, most]: the excluded rows of each query, filled up with -1."""
+    excluded = [None if each is None else each.excluded for each in filters]
+    counts = np.array([0 if each is None else len(each) for each in excluded])
+    rows = np.full((len(filters), int(counts.max(initial=0))), -1, np.int32)
+    there = np.arange(rows.shape[1]) < counts[:, np.newaxis]
+    given = [each for each in excluded if each is not None]
+    if given:
+        rows[there] = np.concatenate(given)
+    return rows
+
+
+def drop(
+    numbers: NDArray[np.int32], scores: NDArray[np.float32], rows: NDArray[np.int32], k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.intp]]:
+    """The first `k` of what was found, `numbers` [B, n] and `scores` [B, n], without `rows` [B, most].
+
+    Behind them the queries of which fewer than `k` are left.
+    """
+    out = (numbers[:, :, np.newaxis] == rows[:, np.newaxis, :]).any(axis=2)
+    if not out.any():
+        return numbers[:, :k], scores[:, :k], np.empty(0, np.intp)
+    order = np.argsort(out, axis=1, kind="stable")[:, :k]
+    short = np.flatnonzero(out.sum(axis=1) > numbers.shape[1] - k)
+    return np.take_along_axis(numbers, order, 1), np.take_along_axis(scores, order, 1), short
