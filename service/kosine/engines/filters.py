@@ -109,13 +109,17 @@ def way_of(filter_: RowFilter | None) -> Way:
     """
     if filter_ is None:
         return Way.PRODUCT
+    if filter_.included is None and filter_.mask is None and filter_.not_mask is None:
+        return _way_without(0 if filter_.excluded is None else len(filter_.excluded))
     if filter_.included is not None and len(filter_.included) <= MOST_GATHERED:
         return Way.GATHERED
-    if filter_.included is not None or filter_.masks:
-        return Way.MASKED
-    if filter_.excluded is None or not len(filter_.excluded):
+    return Way.MASKED
+
+
+def _way_without(excluded: int) -> Way:
+    if not excluded:
         return Way.PRODUCT
-    return Way.REMADE_BLOCKS if len(filter_.excluded) <= MOST_REMADE else Way.MASKED
+    return Way.REMADE_BLOCKS if excluded <= MOST_REMADE else Way.MASKED
 
 
 def parted(

@@ -60,13 +60,15 @@ class SpareResults:
 
 def left_out(filters: Sequence[RowFilter | None]) -> NDArray[np.int32]:
     """[B, most]: the excluded rows of each query, filled up with -1."""
-    excluded = [None if each is None else each.excluded for each in filters]
-    counts = np.array([0 if each is None else len(each) for each in excluded])
-    rows = np.full((len(filters), int(counts.max(initial=0))), -1, np.int32)
-    there = np.arange(rows.shape[1]) < counts[:, np.newaxis]
-    given = [each for each in excluded if each is not None]
-    if given:
-        rows[there] = np.concatenate(given)
+    none = np.empty(0, np.int32)
+    excluded = [none if each is None or each.excluded is None else each.excluded for each in filters]
+    counts = [len(each) for each in excluded]
+    most = max(counts, default=0)
+    flat = np.concatenate(excluded)
+    if len(flat) == most * len(filters):
+        return flat.reshape(len(filters), most)
+    rows = np.full((len(filters), most), -1, np.int32)
+    rows[np.arange(most) < np.array(counts)[:, np.newaxis]] = flat
     return rows
 
 
@@ -77,9 +79,14 @@ def drop(
 
     Behind them the queries of which fewer than `k` are left.
     """
-    out = (numbers[:, :, np.newaxis] == rows[:, np.newaxis, :]).any(axis=2)
-    if not out.any():
-        return numbers[:, :k], scores[:, :k], np.empty(0, np.intp)
-    order = np.argsort(out, axis=1, kind="stable")[:, :k]
-    short = np.flatnonzero(out.sum(axis=1) > numbers.shape[1] - k)
-    return np.take_along_axis(numbers, order, 1), np.take_along_axis(scores, order, 1), short
+    kept, kept_scores = numbers[:, :k], scores[:, :k]
+    same = np.flatnonzero(numbers[:, :, np.newaxis] == rows[:, np.newaxis, :])
+    if not len(same):
+        return kept, kept_scores, np.empty(0, np.intp)
+    out = np.zeros(numbers.shape, np.bool_)
+    out.flat[same // rows.shape[1]] = True
+    fewer = np.flatnonzero(out.any(axis=1))
+    order = np.argsort(out[fewer], axis=1, kind="stable")[:, :k]
+    kept[fewer] = np.take_along_axis(numbers[fewer], order, 1)
+    kept_scores[fewer] = np.take_along_axis(scores[fewer], order, 1)
+    return kept, kept_scores, fewer[out[fewer].sum(axis=1) > numbers.shape[1] - k]

@@ -167,7 +167,7 @@ def decode_request(body: bytes, _query_string: bytes = b"") -> SearchRequest:
 
 
 def _request_of_arrays(fields: dict[str, Any]) -> SearchRequest:
-    k, vector, vectors = (fields.pop(name, None) for name in ("k", "embedding", "embeddings"))
+    k, vector, vectors = fields.pop("k", None), fields.pop("embedding", None), fields.pop("embeddings", None)
     options = SearchOptions(**fields) if fields else None
     if vector is not None:
         return SearchRequest(vectors=(vector,), k=k, options=options)

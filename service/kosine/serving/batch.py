@@ -143,12 +143,13 @@ class Batch:
 
     def _finish(self, found: RowsFound, apart: dict[int, Page]) -> None:
         """What only rows with options need."""
-        counts = np.count_nonzero(found.scores > -np.inf, axis=1).tolist()
+        there = found.scores > -np.inf
+        if there.all() and all(one.options is None or one.options.only_filters for one in self.waiting):
+            return
+        counts = np.count_nonzero(there, axis=1).tolist()
         for row, one in enumerate(self.waiting):
             if one.options is None or row in self.failed:
                 continue
-            if one.options.only_filters and counts[row] >= one.k:
-                continue  # as nearly all; cut to its k like a plain row
             if row in apart:
                 rows = self._finish_apart(row, apart[row])
             else:

@@ -40,8 +40,8 @@ class RowOptions(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def only_filters(self) -> bool:
-        """Whether what a search finds is the answer, if it is enough."""
-        return self.min_score is None and not (self.with_embeddings or self.paged) and self.scored is None
+        """Whether what a search finds is the answer, where it finds enough."""
+        return not (self.with_embeddings or self.paged) and self.min_score is None and self.scored is None
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
 from kosine.engines.filters import RowFilter
 from kosine.errors import UnknownId
@@ -15,11 +15,11 @@ from kosine.serving.request import SearchOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from kosine.errors import RequestError
     from kosine.serving.item_ids import ItemIds
     from kosine.serving.masks import Masks
+
+    _Digests = tuple[str | None, str | None]
 
 __all__ = ("resolve_ids", "resolve_options")
 
@@ -33,7 +33,15 @@ def resolve_options(options: SearchOptions, ids: ItemIds, masks: Masks) -> RowOp
     Ids that the index does not hold are ignored, in `exclude` as in `include`: a list of what somebody has
     seen outlives the items. So does Qdrant's `has_id`.
     """
-    return _row_options(options, _shared(options, ids, masks), stored=None)
+    filter_, digests = _filter(options, ids, masks)
+    return RowOptions(
+        filter=filter_ if filter_.narrows else None,
+        masks=digests,
+        min_score=None if options.min_score is None else _comparable(options.min_score),
+        with_embeddings=options.with_embeddings,
+        paged=options.after is not None,
+        scored=None if options.score is None else ids.known(options.score, field="ids"),
+    )
 
 
 def resolve_ids(
@@ -45,58 +53,46 @@ def resolve_ids(
     """
     options = options or SearchOptions()
     rows = ids.find(wanted, field="id" if len(wanted) == 1 else "ids").tolist()
-    shared = _shared(options, ids, masks)
+    # Arrays that are the same for several queries are combined once a batch.
+    shared = resolve_options(options, ids, masks)
     return [
-        _row_options(options, shared, stored=row) if row >= 0 else _unknown(each)
+        _by_stored(options, shared, row) if row >= 0 else _unknown(each)
         for each, row in zip(wanted, rows, strict=True)
     ]
 
 
-class _Shared(Struct, frozen=True):
-    """What is the same for every query of a request: arrays that are the same are combined once a batch."""
-
-    filter: RowFilter
-    masks: tuple[str | None, str | None]
-    """Their digests."""
-    scored: NDArray[np.int32] | None
-
-
-def _shared(options: SearchOptions, ids: ItemIds, masks: Masks) -> _Shared:
-    named = (options.mask, options.not_mask)
-    mask, not_mask = (None if name is None else masks.find(name) for name in named)
+def _filter(options: SearchOptions, ids: ItemIds, masks: Masks) -> tuple[RowFilter, _Digests]:
+    """And the digests of its masks."""
+    excluded = ids.known(options.exclude, field="exclude") if len(options.exclude) else None
+    included = None if options.include is None else np.unique(ids.known(options.include, field="include"))
+    if options.mask is None and options.not_mask is None:
+        return RowFilter(excluded=excluded, included=included), (None, None)
+    mask = None if options.mask is None else masks.find(options.mask)
+    not_mask = None if options.not_mask is None else masks.find(options.not_mask)
     filter_ = RowFilter(
-        excluded=ids.known(options.exclude, field="exclude") if len(options.exclude) else None,
-        included=None if options.include is None else np.unique(ids.known(options.include, field="include")),
+        excluded=excluded,
+        included=included,
         mask=None if mask is None else mask.flags,
         not_mask=None if not_mask is None else not_mask.flags,
     )
-    digests = (None if mask is None else mask.digest, None if not_mask is None else not_mask.digest)
-    return _Shared(filter_, digests, None if options.score is None else ids.known(options.score, field="ids"))
+    return filter_, (None if mask is None else mask.digest, None if not_mask is None else not_mask.digest)
 
 
-def _row_options(options: SearchOptions, shared: _Shared, *, stored: int | None) -> RowOptions:
-    filter_ = shared.filter
-    itself = np.array([stored], np.int32) if stored is not None else None
+def _by_stored(options: SearchOptions, shared: RowOptions, row: int) -> RowOptions:
+    """`shared` for the query whose vector is that of `row`."""
+    filter_, itself = shared.filter or RowFilter(), np.array([row], np.int32)
     if options.itself:
         filter_ = structs.replace(filter_, included=itself)
-    elif itself is not None and not options.include_self:
+    elif not options.include_self:
         others = filter_.excluded
         excluded = itself if others is None else np.concatenate((others, itself))
         filter_ = structs.replace(filter_, excluded=excluded)
-    return RowOptions(
-        stored=stored,
-        filter=filter_ if filter_.narrows else None,
-        masks=shared.masks,
-        min_score=_comparable(options.min_score),
-        with_embeddings=options.with_embeddings,
-        paged=options.after is not None,
-        scored=shared.scored,
-    )
+    return structs.replace(shared, stored=row, filter=filter_ if filter_.narrows else None)
 
 
-def _comparable(score: float | None) -> float | None:
+def _comparable(score: float) -> float:
     """What every float32 compares with as with `score`."""
-    return None if score is None else max(-_LARGEST, min(_LARGEST, score))
+    return max(-_LARGEST, min(_LARGEST, score))
 
 
 def _unknown(wanted: int | str) -> UnknownId:

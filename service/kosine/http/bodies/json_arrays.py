@@ -64,11 +64,13 @@ class JsonArrays:
             if key == "embedding":
                 fields[key] = np.frombuffer(value.as_buffer(of_type="d"))
                 arrays += 1
+            elif key in _IDS:
+                fields[key] = ids = _ids(value)
+                if len(ids) > self._max_ids:
+                    return None
+                arrays += 1
             elif key in _SCALARS and type(value) in _SCALARS[key]:
                 fields[key] = value
-            elif key in _IDS and len(value) <= self._max_ids:
-                fields[key] = _ids(value)
-                arrays += 1
             elif key == "embeddings":
                 fields[key] = [np.frombuffer(row.as_buffer(of_type="d")) for row in value]
                 arrays += 1 + len(value)
@@ -80,9 +82,10 @@ class JsonArrays:
 
 
 def _ids(value: Any) -> NDArray[np.int64] | list[str]:
-    if len(value) and isinstance(value[0], str):
+    try:
+        return np.frombuffer(value.as_buffer(of_type="i"), np.int64)
+    except TypeError:  # its first that is no whole number
         texts: list[str] = value.as_list()
-        if {str}.issuperset(map(type, texts)):
-            return texts
-        raise TypeError
-    return np.frombuffer(value.as_buffer(of_type="i"), np.int64)
+    if {str}.issuperset(map(type, texts)):
+        return texts
+    raise TypeError
