@@ -213,6 +213,7 @@ class Process(_Struct, frozen=True):
     memory_limit: Size | None = None
     load_slots: Annotated[int, Meta(ge=1, le=64)] | None = None
     load_nice: Annotated[int, Meta(ge=0, le=19)] | None = None
+    load_share_percent: Annotated[int, Meta(ge=1, le=100)] | None = None
     max_timeout: Duration | None = None
     body_limit: Size | None = None
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None

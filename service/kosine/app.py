@@ -115,7 +115,9 @@ async def _run(
         stopping.push_async_callback(registry.close, grace=service.grace)
         metrics.registry.register(IndexCollector(registry))
         health = Health(registry=registry, dispatcher=dispatcher)
-        threads = LoaderThreads(slots=service.load_slots, nice=service.load_nice)
+        threads = LoaderThreads(
+            slots=service.load_slots, nice=service.load_nice, share=service.load_share_percent / 100
+        )
         stores = Stores(service.stores, policy=UriPolicy(file_roots=service.file_roots or ()))
         stopping.push_async_callback(asyncio.to_thread, stores.close)
         watcher = Watcher()

@@ -432,6 +432,15 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Within(0, 19),
         Change.RESTART,
     ] = 10
+    load_share_percent: Annotated[
+        int,
+        Meta(
+            description="Share of its time that a thread which loads beside a served version computes; it "
+            "rests between, so that requests find the cores free; 100 = no rests."
+        ),
+        Within(1, 100),
+        Change.RESTART,
+    ] = 30
     max_timeout: Annotated[
         Duration,
         Meta(description="Longest deadline that X-Request-Timeout-Ms may ask for."),

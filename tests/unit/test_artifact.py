@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import tracemalloc
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from kosine.engines.matrix import DimMajorMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, MatrixArtifact, read_matrix
 from kosine.loading.layout import plan_matrix
+from kosine.loading.pace import Pace
 from kosine.npy.header import read_header
 from tests.kit.npy_files import BytesReader, in_order, npy_bytes, unit_rows
 
@@ -308,6 +310,19 @@ def test_progress_counts_every_byte_once() -> None:
     assert seen == sorted(set(seen))
     assert seen[-1] == len(content)
     assert [0, *(stop for _, stop in reader.reads)][:-1] == [start for start, _ in reader.reads]
+
+
+@pytest.mark.parametrize(("layout", "order"), FORMS)
+def test_a_load_that_rests_reads_the_same(layout: Layout, order: str) -> None:
+    """Both its threads rest, that which decodes and that which hashes; matrix and digest are the same."""
+    content = npy_bytes(_arranged(unit_rows(40_000, 16), layout, order))
+    rested = set[str]()
+    pace = Pace(0.5, sleep=lambda _: rested.add(threading.current_thread().name))
+    dim = 16 if layout == "transposed" else None
+    slow, fast = _load(content, layout=layout, dim=dim, pace=pace), _load(content, layout=layout, dim=dim)
+    assert np.array_equal(fast.matrix.data, slow.matrix.data)
+    assert fast.digest == slow.digest
+    assert {threading.current_thread().name, "kosine-sink_0"} == rested
 
 
 @pytest.mark.parametrize(("dtype", "order"), list(product(["<f4", ">f8", "<f2"], "CF")))

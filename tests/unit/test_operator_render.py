@@ -50,6 +50,7 @@ ALL_OF_A_SERVER: dict[str, Any] = {
         "memoryLimit": "1Gi",
         "loadSlots": 1,
         "loadNice": 5,
+        "loadSharePercent": 50,
         "maxTimeout": "30s",
         "bodyLimit": "2Mi",
         "maxConnections": 100,

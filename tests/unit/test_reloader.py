@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pytest
@@ -73,6 +73,24 @@ async def test_an_unchanged_source_is_looked_at_and_left_alone() -> None:
 
         assert [0.0, 0.25, 0.25, 30.25, 60.25, 90.25] == loader.looks
         assert 1 == len(loader.loads)
+
+
+@pytest.mark.parametrize("policy", ["availability_preserving", "resource_preserving"])
+async def test_only_a_load_beside_a_version_that_serves_rests(
+    policy: Literal["availability_preserving", "resource_preserving"],
+) -> None:
+    """Who waits for a first version, or while none serves, waits for nothing else."""
+    async with virtual_reloader(IndexSettings(uri="items.npy", policy=policy)) as (
+        _,
+        loader,
+        _registry,
+        _threads,
+    ):
+        await at(1)
+        loader.fingerprint = "second"
+        await at(40)
+
+        assert [False, policy == "availability_preserving"] == [job.pace is not None for job in loader.jobs]
 
 
 async def test_polls_are_jittered() -> None:

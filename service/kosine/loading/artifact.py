@@ -19,6 +19,7 @@ from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import CHUNK_BYTES, check_cancelled, read_pieces
 from kosine.loading.invalid_rows import Dropped, compact
 from kosine.loading.orientation import NormRange, Verdict, judge, refusal, unit_tolerance
+from kosine.loading.pace import Pace
 from kosine.serving.status import DroppedRows
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def read_matrix(
     cancelled: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda _: None,
     chunk_bytes: int = CHUNK_BYTES,
+    pace: Pace | None = None,
 ) -> MatrixArtifact:
     """Read the body of `reader` as `plan` says; for `cosine` every item is scaled to norm 1 within 1e-6.
 
@@ -83,7 +85,8 @@ def read_matrix(
     """
     digest = sha256()
     matrix = _allocate(plan)
-    items = _Items(matrix=matrix, scale=metric == "cosine", drop=drop_invalid)
+    breathe = Pace().breathe if pace is None else pace.breathe
+    items = _Items(matrix=matrix, scale=metric == "cosine", drop=drop_invalid, breathe=breathe)
     pieces = read_pieces(
         reader,
         plan,
@@ -91,6 +94,7 @@ def read_matrix(
         cancelled=cancelled,
         progress=progress,
         chunk_bytes=chunk_bytes,
+        pace=pace,
     )
     if plan.order == "row_major":
         other = _fill_row_major(items, pieces, unit_tolerance(plan.dtype))
@@ -167,6 +171,8 @@ class _Items:
     matrix: DimMajorMatrix
     scale: bool
     drop: bool
+    breathe: Callable[[], None]
+    """Called between pieces of work of a millisecond."""
     norms: NormRange = field(default_factory=NormRange)
     not_finite: _Offenders = field(default_factory=_Offenders)
     zero: _Offenders = field(default_factory=_Offenders)
@@ -198,6 +204,7 @@ class _Items:
             norms = np.empty(len(vectors))
             for top in range(0, len(vectors), len(self._scaled)):
                 tile = slice(top, top + len(self._scaled))
+                self.breathe()
                 self._transpose(start + top, self._measured(vectors[tile], norms[tile]))
             self._judge(start, norms)
 
@@ -232,6 +239,7 @@ class _Items:
         with np.errstate(invalid="ignore", divide="ignore"):
             for left in range(start, stop, step):
                 for first, columns in self.matrix.spans(left, min(stop, left + step)):
+                    self.breathe()
                     self._finish_block(first, columns)
 
     def _finish_block(self, left: int, columns: NDArray[np.float32]) -> None:
@@ -301,6 +309,7 @@ def _fill_dim_major(
         height, width = piece.values.shape
         for first, columns in items.matrix.spans(piece.left, piece.left + width):
             left = first - piece.left
+            items.breathe()
             lines = columns[piece.top : piece.top + height]
             lines[...] = piece.values[:, left : left + columns.shape[1]]
     other = (

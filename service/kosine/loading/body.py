@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.loading.layout import MatrixPlan
+    from kosine.loading.pace import Pace
     from kosine.loading.source import Reader
 
 __all__ = ("CHUNK_BYTES", "Piece", "check_cancelled", "read_chunks", "read_pieces", "rectangles")
 
 CHUNK_BYTES = 8 * 2**20
+_SLICE_BYTES = 2**19
+"""Of a chunk, hashed within a third of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ def read_pieces(
     cancelled: Callable[[], bool],
     progress: Callable[[int], None],
     chunk_bytes: int = CHUNK_BYTES,
+    pace: Pace | None = None,
 ) -> Iterator[Piece]:
     """Every byte of the file goes to `sink` once, in order; the body also comes back piece by piece.
 
@@ -75,7 +80,9 @@ def read_pieces(
     least = plan.dim if plan.order == "row_major" else 1
     cuts = list(rectangles(*plan.physical_shape, limit=max(least, chunk_bytes // max(itemsize, 4))))
     sizes = (height * width * itemsize for _, _, height, width in cuts)
-    chunks = read_chunks(reader, plan.data_offset, sizes, sink=sink, cancelled=cancelled, progress=progress)
+    chunks = read_chunks(
+        reader, plan.data_offset, sizes, sink=sink, cancelled=cancelled, progress=progress, pace=pace
+    )
     for (top, left, height, width), chunk in zip(cuts, chunks, strict=True):
         values = np.frombuffer(chunk, dtype=plan.dtype).reshape(height, width)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -91,12 +98,15 @@ def read_chunks(
     sink: Callable[[memoryview], object],
     cancelled: Callable[[], bool],
     progress: Callable[[int], None],
+    pace: Pace | None = None,
 ) -> Iterator[memoryview]:
     """The file from `offset` on in chunks of `sizes` bytes, each good until the next; see `read_pieces`.
 
     Reading and hashing take as long as decoding, and none of them needs the interpreter: one chunk is read,
-    then the one before it hashed, beside whoever decodes that, so nobody may write to it.
+    then the one before it hashed, beside whoever decodes that, so nobody may write to it. With a `pace` it is
+    hashed slice by slice.
     """
+    hashed = sink if pace is None else partial(_sink_slices, sink, pace)
     header = memoryview(bytearray(offset))
     reader.read_into(0, header)
     sink(header)
@@ -112,11 +122,18 @@ def read_chunks(
             chunk, stop = current.result()
             if sunk is not None:
                 sunk.result()
-            sunk = beside.submit(sink, chunk)
+            sunk = beside.submit(hashed, chunk)
             progress(stop)
             yield chunk
         if sunk is not None:
             sunk.result()
+
+
+def _sink_slices(sink: Callable[[memoryview], object], pace: Pace, chunk: memoryview) -> None:
+    for start in range(0, len(chunk), _SLICE_BYTES):
+        pace.breathe()
+        sink(chunk[start : start + _SLICE_BYTES])
+    pace.breathe()
 
 
 def _spans(offset: int, sizes: Iterator[int]) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kosine.loading.canary.live import LiveVersion
     from kosine.loading.history import Served
     from kosine.loading.manifest import Manifest
+    from kosine.loading.pace import Pace
     from kosine.serving.masks import Masks
     from kosine.serving.status import CanaryReport, VersionInfo
     from kosine.settings import IndexSettings
@@ -95,6 +96,8 @@ class LoadJob:
     """Called with what the canary found, before the load goes on or is refused for it."""
     earlier: Served | None = None
     """The version to load again, of which `sources` are; None: what the source holds."""
+    pace: Pace | None = None
+    """Of a load beside a version that serves; None: as fast as it can be."""
     proven: bool = False
     """Whether a version of these files has served before: neither guards nor canary stop it."""
 

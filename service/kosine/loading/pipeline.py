@@ -287,6 +287,7 @@ class _Load:
             drop_invalid=settings.invalid_rows == "drop",
             cancelled=self._job.cancelled,
             progress=progress,
+            pace=self._job.pace,
         )
         return artifact, ids, self._digest(plan, artifact.digest, ids.digest if ids is not None else b"")
 
@@ -319,7 +320,7 @@ class _Load:
         try:
             self._enter(Stage.WARM_UP, self._total)
             engine.warm_up(warm_up_sizes(settings.batch.max_rows), self._warmed)
-            check_engine(engine, samples, metric=settings.metric)
+            check_engine(engine, samples, metric=settings.metric, pace=self._job.pace)
             self._enter(Stage.CANARY, self._total)
             self._trial.run(engine, items, version=digest[:16])
             self._check_cancelled(Stage.CANARY)

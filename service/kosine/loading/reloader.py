@@ -326,6 +326,7 @@ class Reloader:
             if current is not None and not drops_first
             else None,
             judged=attempt.judge,
+            pace=None if current is None or drops_first else self._parts.threads.pace(),
         )
 
     def _make_room(self) -> None:

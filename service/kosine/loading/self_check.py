@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
     from kosine.engines.engine import Engine
     from kosine.engines.matrix import DimMajorMatrix
+    from kosine.loading.pace import Pace
 
 __all__ = ("SAMPLES", "check_engine", "sample_rows")
 
 SAMPLES = 8
+_TOGETHER = 2
+"""One by itself may go another way than a batch."""
+_AFTER_A_CALL = 0.01
+"""Seconds in which whoever waited for the device is answered."""
 _TOLERANCE = 1e-3
 """Hundreds of times what float32 leaves at any dimension, a hundredth of what a wrong row scores."""
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -38,14 +43,17 @@ def sample_rows(matrix: DimMajorMatrix) -> NDArray[np.float32]:
     return valid
 
 
-def check_engine(engine: Engine, samples: NDArray[np.float32], *, metric: str) -> None:
+def check_engine(
+    engine: Engine, samples: NDArray[np.float32], *, metric: str, pace: Pace | None = None
+) -> None:
     """LoadError `self_check_failed` unless each sampled row finds a row that scores what it scores itself.
 
-    That score is computed here, in float64. By `dot` a longer row may score more; by `cosine` none can.
+    That score is computed here, in float64. By `dot` a longer row may score more; by `cosine` none can. With
+    a `pace` two are asked at a time, as one call for all holds up whoever is answered meanwhile.
     """
     if not len(samples):
         return
-    numbers, scores = engine.search(samples, 1)
+    numbers, scores = _searched(engine, samples, pace)
     own = np.square(samples, dtype=np.float64).sum(axis=1)
     slack = _TOLERANCE * np.maximum(own, _LEAST)
     good = np.isfinite(scores[:, 0]) & (scores[:, 0] >= own - slack)
@@ -63,3 +71,16 @@ def check_engine(engine: Engine, samples: NDArray[np.float32], *, metric: str) -
             sampled=len(samples),
             failed=int((~good).sum()),
         )
+
+
+def _searched(
+    engine: Engine, samples: NDArray[np.float32], pace: Pace | None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """[B, 1] each."""
+    if pace is None:
+        return engine.search(samples, 1)
+    found = []
+    for first in range(0, len(samples), _TOGETHER):
+        found.append(engine.search(samples[first : first + _TOGETHER], 1))
+        pace.rest(_AFTER_A_CALL)
+    return np.concatenate([numbers for numbers, _ in found]), np.concatenate([scores for _, scores in found])

@@ -18,6 +18,8 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from kosine.loading.pace import Pace
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
@@ -36,13 +38,19 @@ class Overdue(Exception):
 class LoaderThreads:
     """Runs calls in threads named `kosine-loader-NAME`; at most `slots` callers hold a load slot.
 
-    `nice` is added to the niceness of the process for these threads.
+    `nice` is added to the niceness of the process for these threads, and beside a version that serves they
+    compute `share` of their time.
     """
 
-    def __init__(self, *, slots: int, nice: int = 0) -> None:
+    def __init__(self, *, slots: int, nice: int = 0, share: float = 1.0) -> None:
         self._slots = asyncio.Semaphore(slots)
         self._nice = nice
+        self._share = share
         self._left_behind: Counter[str] = Counter()
+
+    def pace(self) -> Pace:
+        """Of one load beside a version that serves."""
+        return Pace(self._share)
 
     def slot(self) -> AbstractAsyncContextManager[None]:
         """One of the load slots, for the time of an `async with`; first come, first served."""
