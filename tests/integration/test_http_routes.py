@@ -82,6 +82,7 @@ async def test_an_index_shows_its_version_and_its_settings(
         "fingerprint": "fingerprint of v7",
         "digest": "v7v7v7v7",
         "device": "/CPU:0",
+        "single_query": "graph",
         "loaded_at": "2026-01-01T00:00:00Z",
         "load_seconds": 0.5,
         "k": 5,

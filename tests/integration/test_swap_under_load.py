@@ -29,13 +29,15 @@ indexes: {items: {uri: items.npy}}
 
 
 class Publisher:
-    """Writes generation after generation, each when the one before is served."""
+    """Writes generation after generation, each when a caller was answered by the one before."""
 
     def __init__(self, path: Path, oracle: SwapOracle) -> None:
         self._path = path
         self._oracle = oracle
         self.written = 0
         self.served = 0
+        self.answered: set[str] = set()
+        """Versions that a caller was answered by."""
 
     def publish(self) -> None:
         """Write to a temporary file, then rename."""
@@ -52,6 +54,7 @@ class Publisher:
     async def run(self, client: httpx.AsyncClient, *, swaps: int) -> None:
         """Publish generations, and note each as served once the index says so."""
         version = (await client.get("/indexes/items")).json()["version"]
+        await self._answered_by(version)
         for _ in range(swaps):
             await asyncio.to_thread(self.publish)
             deadline = time.monotonic() + 20
@@ -60,6 +63,12 @@ class Publisher:
                 await asyncio.sleep(0.01)
             version = now
             self.served = self.written
+            await self._answered_by(version)
+
+    async def _answered_by(self, version: str) -> None:
+        async with asyncio.timeout(20):
+            while version not in self.answered:
+                await asyncio.sleep(0.01)
 
 
 async def call(
@@ -79,6 +88,7 @@ async def call(
                 "/indexes/items/cos", json={"embedding": queries[query], "k": K}, timeout=30
             )
             body = response.json()
+            publisher.answered.add(response.headers.get("kosine-version", ""))
             seen.append(
                 Observation(
                     connection=number,

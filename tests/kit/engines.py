@@ -45,6 +45,7 @@ class NumpyEngine:
     metric: str = "cosine"
     max_k: int = 1000
     device: str = "/CPU:0"
+    single_query: str = "graph"
     hold: threading.Event | None = None
     fail_on: Callable[[NDArray[np.float32]], Exception | None] | None = None
     batches: list[tuple[int, int]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,16 @@ def test_a_long_mask_is_read_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.
     flags = np.random.default_rng(1).random(100) < 0.5
     found = opened(tmp_path, npy_bytes(flags), lambda reader: read_mask(reader, name="a", rows=100))
     assert flags.tolist() == found.flags.tolist()
+
+
+def test_a_refused_mask_leaves_no_thread_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads ahead has ended with the refusal, though somebody keeps that and all it refers to."""
+    monkeypatch.setattr("kosine.loading.masks.CHUNK_BYTES", 7)
+    flags = np.full(100, 2, np.uint8).view(np.bool_)
+    with pytest.raises(LoadError) as refused:
+        opened(tmp_path, npy_bytes(flags), lambda reader: read_mask(reader, name="a", rows=100))
+    assert [] == [each.name for each in threading.enumerate() if each.name.startswith("kosine-sink")]
+    assert "mask_invalid" == refused.value.code.value
 
 
 @pytest.mark.parametrize(

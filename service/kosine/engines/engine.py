@@ -27,6 +27,10 @@ class Engine(Protocol):
     nbytes: int
     """Bytes the engine holds for its matrix, on its device."""
 
+    @property
+    def single_query(self) -> str:
+        """The way that a query by itself takes: `graph` as all others, `blas`, or an engine's own."""
+
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Row numbers and scores of the best `min(k, rows)` rows of each query, best first.
 

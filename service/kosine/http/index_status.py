@@ -126,6 +126,8 @@ class IndexStatus(Struct, kw_only=True):
     fingerprint: str | None = None
     digest: str | None = None
     device: str | None = None
+    single_query: str | None = None
+    """The way that a query by itself takes: `graph` as batches do, or `blas` where that measured faster."""
     loaded_at: datetime | None = None
     load_seconds: float | None = None
     k: int | None = None
@@ -196,6 +198,7 @@ def _version_fields(version: Version) -> dict[str, Any]:
         "fingerprint": info.fingerprint,
         "digest": info.digest,
         "device": info.device,
+        "single_query": info.single_query,
         "loaded_at": info.loaded_at,
         "load_seconds": info.load_seconds,
         "k": version.settings.k,

@@ -7,6 +7,7 @@ with the file.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import numpy as np
 from kosine.errors import LoadCode, LoadError, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def read_pieces(
     progress: Callable[[int], None],
     chunk_bytes: int = CHUNK_BYTES,
     pace: Pace | None = None,
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """Every byte of the file goes to `sink` once, in order; the body also comes back piece by piece.
 
     What does not fit a float32 becomes an infinity. Items of a row-major body are never torn apart.
@@ -83,11 +84,12 @@ def read_pieces(
     chunks = read_chunks(
         reader, plan.data_offset, sizes, sink=sink, cancelled=cancelled, progress=progress, pace=pace
     )
-    for (top, left, height, width), chunk in zip(cuts, chunks, strict=True):
-        values = np.frombuffer(chunk, dtype=plan.dtype).reshape(height, width)
-        with np.errstate(over="ignore", invalid="ignore"):
-            decoded = values.astype(np.float32, copy=False)
-        yield Piece(top, left, decoded)
+    with closing(chunks):
+        for (top, left, height, width), chunk in zip(cuts, chunks, strict=True):
+            values = np.frombuffer(chunk, dtype=plan.dtype).reshape(height, width)
+            with np.errstate(over="ignore", invalid="ignore"):
+                decoded = values.astype(np.float32, copy=False)
+            yield Piece(top, left, decoded)
 
 
 def read_chunks(
@@ -99,12 +101,12 @@ def read_chunks(
     cancelled: Callable[[], bool],
     progress: Callable[[int], None],
     pace: Pace | None = None,
-) -> Iterator[memoryview]:
+) -> Generator[memoryview, None, None]:
     """The file from `offset` on in chunks of `sizes` bytes, each good until the next; see `read_pieces`.
 
     Reading and hashing take as long as decoding, and none of them needs the interpreter: one chunk is read,
     then the one before it hashed, beside whoever decodes that, so nobody may write to it. With a `pace` it is
-    hashed slice by slice.
+    hashed slice by slice. Whoever reads closes it, so that its thread has ended whatever was raised.
     """
     hashed = sink if pace is None else partial(_sink_slices, sink, pace)
     header = memoryview(bytearray(offset))

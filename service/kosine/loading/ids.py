@@ -7,6 +7,7 @@ published. Ids are decoded to native byte order; text stays fixed-width, as NumP
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -105,8 +106,9 @@ def read_ids(
         cancelled=cancelled,
         progress=progress,
     )
-    for index, chunk in enumerate(chunks):
-        raw[index * step : index * step + counts[index]] = np.frombuffer(chunk, dtype=header.dtype)
+    with closing(chunks):
+        for index, chunk in enumerate(chunks):
+            raw[index * step : index * step + counts[index]] = np.frombuffer(chunk, dtype=header.dtype)
     values = _texts(raw, step) if header.dtype.kind == "U" else _integers(raw)
     return IdsArtifact(values=values, digest=digest.digest())
 

@@ -5,6 +5,7 @@ A mask that does not fit is refused by name, and what serves keeps the one it ha
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -86,15 +87,16 @@ def read_mask(
         cancelled=cancelled,
         progress=lambda _: None,
     )
-    for (start, stop), chunk in zip(spans, chunks, strict=True):
-        raw[start:stop] = np.frombuffer(chunk, np.uint8)
-        if raw[start:stop].max() > 1:
-            raise LoadError(
-                LoadCode.MASK_INVALID,
-                f"mask {name}: expected bytes that are 0 or 1, as np.save writes bools, got another one",
-                stage=Stage.CHECK,
-                mask=name,
-            )
+    with closing(chunks):
+        for (start, stop), chunk in zip(spans, chunks, strict=True):
+            raw[start:stop] = np.frombuffer(chunk, np.uint8)
+            if raw[start:stop].max() > 1:
+                raise LoadError(
+                    LoadCode.MASK_INVALID,
+                    f"mask {name}: expected bytes that are 0 or 1, as np.save writes bools, got another one",
+                    stage=Stage.CHECK,
+                    mask=name,
+                )
     return MaskArtifact(flags=raw.view(np.bool_), digest=digest.digest())
 
 

@@ -359,6 +359,7 @@ class _Load:
             metric=settings.metric,
             bytes=engine.nbytes,
             device=engine.device,
+            single_query=engine.single_query,
             norm_min=artifact.norm_min,
             norm_max=artifact.norm_max,
             loaded_at=datetime.now(UTC),

@@ -159,6 +159,8 @@ class VersionInfo:
     modified: float | None = None
     """When vectors, ids or manifest were last written, in seconds since 1970, where their store says."""
     dropped: DroppedRows | None = None
+    single_query: str = "graph"
+    """The way that a query by itself takes, by what warm-up measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ class _Engine:
     max_k: int
     nbytes: int
     device: str = "/CPU:0"
+    single_query: str = "graph"
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         assert self.find is not None
