@@ -14,7 +14,16 @@ import numpy as np
 import tensorflow as tf
 
 from kosine.engines.exact_scores import ExactScorer
-from kosine.engines.filters import Filtering, RowFilter, Way, excluded_places, masks_of, parted, way_of
+from kosine.engines.filters import (
+    Filtering,
+    RowFilter,
+    Way,
+    excluded_places,
+    few_excluded,
+    masks_of,
+    parted,
+    way_of,
+)
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
 from kosine.engines.pages import pages_of
@@ -107,6 +116,8 @@ class CosineGraph:
         """See `Engine.search_filtered`; NaN as in `search`."""
         self._check(queries, k)
         width = min(k, self.rows)
+        if 0 < len(queries) <= self._queries_per_call and few_excluded(filters):
+            return self._answer_filtered(queries, width, filters, masked=False)
         ways = [way_of(each) for each in filters]
         masked = Way.MASKED in ways
         at_once = masked_calls(self._queries_per_call) if masked else self._queries_per_call

@@ -23,6 +23,7 @@ __all__ = (
     "RowFilter",
     "Way",
     "excluded_places",
+    "few_excluded",
     "masks_of",
     "parted",
     "way_of",
@@ -120,6 +121,18 @@ def _way_without(excluded: int) -> Way:
     if not excluded:
         return Way.PRODUCT
     return Way.REMADE_BLOCKS if excluded <= MOST_REMADE else Way.MASKED
+
+
+def few_excluded(filters: Sequence[RowFilter | None]) -> bool:
+    """Whether `way_of` each is `PRODUCT` or `REMADE_BLOCKS`, as of most batches: found out by one look."""
+    for each in filters:
+        if each is None:
+            continue
+        if each.included is not None or each.mask is not None or each.not_mask is not None:
+            return False
+        if each.excluded is not None and len(each.excluded) > MOST_REMADE:
+            return False
+    return True
 
 
 def parted(

@@ -80,11 +80,12 @@ def drop(
     Behind them the queries of which fewer than `k` are left.
     """
     kept, kept_scores = numbers[:, :k], scores[:, :k]
-    same = np.flatnonzero(numbers[:, :, np.newaxis] == rows[:, np.newaxis, :])
+    # [n, B, most]: in this order, it is compared in two thirds of the time.
+    same = np.flatnonzero(np.ascontiguousarray(numbers.T)[:, :, np.newaxis] == rows)
     if not len(same):
         return kept, kept_scores, np.empty(0, np.intp)
     out = np.zeros(numbers.shape, np.bool_)
-    out.flat[same // rows.shape[1]] = True
+    out.T.flat[same // rows.shape[1]] = True
     fewer = np.flatnonzero(out.any(axis=1))
     order = np.argsort(out[fewer], axis=1, kind="stable")[:, :k]
     kept[fewer] = np.take_along_axis(numbers[fewer], order, 1)
