@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -14,7 +16,7 @@ from kosine.bench.endpoint import Endpoint
 from kosine.errors import StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -43,11 +45,18 @@ class ServiceProcess:
         self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(  # noqa: S603  this interpreter, our own command
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        self._reader = threading.Thread(target=self._read, name="kosine-bench-log", daemon=True)
-        self._reader.start()
+        with _signals_held() as held:
+            self._process = subprocess.Popen(  # noqa: S603  this interpreter, our own command
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            self._reader = threading.Thread(target=self._read, name="kosine-bench-log", daemon=True)
+            self._reader.start()
+        try:
+            for number in held:
+                signal.raise_signal(number)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -112,3 +121,25 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except msgspec.DecodeError:
         return {}
     return entry if isinstance(entry, dict) else {}
+
+
+@contextmanager
+def _signals_held() -> Iterator[list[int]]:
+    """What would stop this process meanwhile is listed instead: nobody would know of a service just started.
+
+    Handlers and not a mask, which a new process would inherit.
+    """
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    before = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield held
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else it is no handler of Python's
+                signal.signal(number, handler)
