@@ -16,7 +16,6 @@ from kosine.engines.filters import (
     RowFilter,
     Way,
     excluded_places,
-    few_excluded,
     masks_of,
     parted,
     way_of,
@@ -56,15 +55,6 @@ WAYS: list[tuple[RowFilter | None, Way]] = [
 def test_the_cheapest_way_is_taken(filter_: RowFilter | None, way: Way) -> None:
     """The crossovers are those of docs/performance.md."""
     assert way is way_of(filter_)
-
-
-@given(st.lists(st.deferred(lambda: row_filters(300)), max_size=4))
-def test_a_batch_of_few_excluded_rows_is_known_as_what_its_filters_are(
-    filters: list[RowFilter | None],
-) -> None:
-    """Nothing else is taken for such a batch, and no such batch for anything else."""
-    few = {Way.PRODUCT, Way.REMADE_BLOCKS}
-    assert few.issuperset(map(way_of, filters)) is few_excluded(filters)
 
 
 def bits(count: int) -> st.SearchStrategy[NDArray[np.bool_]]:

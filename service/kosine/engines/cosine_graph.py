@@ -14,16 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kosine.engines.exact_scores import ExactScorer
-from kosine.engines.filters import (
-    Filtering,
-    RowFilter,
-    Way,
-    excluded_places,
-    few_excluded,
-    masks_of,
-    parted,
-    way_of,
-)
+from kosine.engines.filters import Filtering, RowFilter, Way, excluded_places, masks_of, parted, way_of
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
 from kosine.engines.pages import pages_of
@@ -35,7 +26,7 @@ from kosine.engines.search_plan import (
     queries_per_call,
     warm_up_calls,
 )
-from kosine.engines.spare import SPARE, SpareResults, drop, left_out
+from kosine.engines.spare import SPARE, SpareResults, drop, left_out, most_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,8 +107,6 @@ class CosineGraph:
         """See `Engine.search_filtered`; NaN as in `search`."""
         self._check(queries, k)
         width = min(k, self.rows)
-        if 0 < len(queries) <= self._queries_per_call and few_excluded(filters):
-            return self._answer_filtered(queries, width, filters, masked=False)
         ways = [way_of(each) for each in filters]
         masked = Way.MASKED in ways
         at_once = masked_calls(self._queries_per_call) if masked else self._queries_per_call
@@ -149,11 +138,11 @@ class CosineGraph:
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
         """By more results than wanted; None where they would not be worth it."""
-        rows, spare = left_out(filters), self._spare
-        if not spare.worth_trying(k=k, rows=self.rows, queries=len(queries), most=rows.shape[1]):
+        most = most_left_out(filters)
+        if not self._spare.worth_trying(k=k, rows=self.rows, queries=len(queries), most=most):
             return None
-        numbers, scores, short = drop(*self._answer(queries, k + SPARE), rows, k)
-        spare.note(short=len(short), queries=len(queries))
+        numbers, scores, short = drop(*self._answer(queries, k + SPARE), left_out(filters), k)
+        self._spare.note(short=len(short), queries=len(queries))
         if len(short):
             again = self._answer(queries[short], k, [filters[query] for query in short.tolist()], "places")
             numbers[short], scores[short] = again
@@ -295,12 +284,12 @@ class CosineGraph:
         masked = filtering == "masks"
         at_once = masked_calls(self._queries_per_call) if masked else self._queries_per_call
         queries = np.ones((min(size, at_once), self.dim), np.float32)
-        left_out = RowFilter(
+        filter_ = RowFilter(
             excluded=np.zeros(1, np.int32) if filtering == "places" else None,
             mask=np.ones(self.rows, np.bool_) if masked else None,
         )
         last = len(self._tiles) - 1
-        found = self._of_tile(last, tf.constant(queries), k, [left_out] * len(queries), filtering)
+        found = self._of_tile(last, tf.constant(queries), k, [filter_] * len(queries), filtering)
         self._best_of([found] * len(self._tiles), k)
 
     def _search_tile(self, number: int, query: NDArray[np.float32], k: int) -> object:

@@ -23,7 +23,6 @@ __all__ = (
     "RowFilter",
     "Way",
     "excluded_places",
-    "few_excluded",
     "masks_of",
     "parted",
     "way_of",
@@ -110,29 +109,13 @@ def way_of(filter_: RowFilter | None) -> Way:
     """
     if filter_ is None:
         return Way.PRODUCT
-    if filter_.included is None and filter_.mask is None and filter_.not_mask is None:
-        return _way_without(0 if filter_.excluded is None else len(filter_.excluded))
     if filter_.included is not None and len(filter_.included) <= MOST_GATHERED:
         return Way.GATHERED
-    return Way.MASKED
-
-
-def _way_without(excluded: int) -> Way:
-    if not excluded:
+    if filter_.included is not None or filter_.masks:
+        return Way.MASKED
+    if filter_.excluded is None or not len(filter_.excluded):
         return Way.PRODUCT
-    return Way.REMADE_BLOCKS if excluded <= MOST_REMADE else Way.MASKED
-
-
-def few_excluded(filters: Sequence[RowFilter | None]) -> bool:
-    """Whether `way_of` each is `PRODUCT` or `REMADE_BLOCKS`, as of most batches: found out by one look."""
-    for each in filters:
-        if each is None:
-            continue
-        if each.included is not None or each.mask is not None or each.not_mask is not None:
-            return False
-        if each.excluded is not None and len(each.excluded) > MOST_REMADE:
-            return False
-    return True
+    return Way.REMADE_BLOCKS if len(filter_.excluded) <= MOST_REMADE else Way.MASKED
 
 
 def parted(

@@ -94,9 +94,8 @@ class DimMajorMatrix:
 
     def tile(self, number: int) -> DimMajorMatrix:
         """One tile by itself, the same memory."""
-        first, rows = self.tiles()[number]
-        tile = first // self.columns
-        return DimMajorMatrix(data=self.data[tile : tile + 1], rows=rows)
+        _, rows = self.tiles()[number]
+        return DimMajorMatrix(data=self.data[number : number + 1], rows=rows)
 
     def first(self, rows: int) -> DimMajorMatrix:
         """The same memory with only its first `rows`, at least one; what is behind them becomes padding."""

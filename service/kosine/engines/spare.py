@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kosine.engines.filters import RowFilter
 
-__all__ = ("SPARE", "SpareResults", "drop", "left_out")
+__all__ = ("SPARE", "SpareResults", "drop", "left_out", "most_left_out")
 
 SPARE = 2
 """More results than asked for: each costs a block more to choose from, 0.7 % of a call."""
@@ -28,7 +28,7 @@ SPARE = 2
 _MOST_COMPARED = 2**22
 """Results times rows left out, of all queries: past it comparing takes longer than it saves."""
 _AGAIN = 0.15
-"""What a second call costs of the first, however few queries are in it; docs/performance.md."""
+"""What a second call costs of the first, however few queries are in it: about one of 1 beside one of 64."""
 _TOO_MUCH = 0.08
 """What second calls may cost of the first ones; scores without rows cost that much more than plain ones."""
 _WEIGHT = 1 / 16
@@ -58,17 +58,21 @@ class SpareResults:
         self._cost += _WEIGHT * (cost - self._cost)
 
 
+def most_left_out(filters: Sequence[RowFilter | None]) -> int:
+    """How many rows the query excludes that excludes most."""
+    excluded = [each.excluded for each in filters if each is not None]
+    return max((len(each) for each in excluded if each is not None), default=0)
+
+
 def left_out(filters: Sequence[RowFilter | None]) -> NDArray[np.int32]:
     """[B, most]: the excluded rows of each query, filled up with -1."""
     none = np.empty(0, np.int32)
     excluded = [none if each is None or each.excluded is None else each.excluded for each in filters]
-    counts = [len(each) for each in excluded]
-    most = max(counts, default=0)
-    flat = np.concatenate(excluded)
+    most, flat = most_left_out(filters), np.concatenate(excluded)
     if len(flat) == most * len(filters):
         return flat.reshape(len(filters), most)
     rows = np.full((len(filters), most), -1, np.int32)
-    rows[np.arange(most) < np.array(counts)[:, np.newaxis]] = flat
+    rows[np.arange(most) < np.array([len(each) for each in excluded])[:, np.newaxis]] = flat
     return rows
 
 

@@ -1,7 +1,7 @@
 """Lets a load rest between pieces of work, so that it never holds a core for long.
 
-A request that wakes up while a loading thread computes waits until the scheduler next looks, which is at its
-next tick: up to 4 ms, however nice the thread is, and several times on its way. A thread that sleeps after a
+However nice a loading thread is, p99 rises beside it (docs/performance.md): a request that wakes up while it
+computes seems to wait for the scheduler's next tick, several times on its way. A thread that sleeps after a
 millisecond of work gives the core up by itself.
 """
 

@@ -179,7 +179,7 @@ def _search_with_options(engine: Engine, waiting: list[Waiting]) -> tuple[RowsFo
     apart = {
         row: (queries[row], one.k, one.options)
         for row, one in enumerate(waiting)
-        if one.options is not None and (one.options.paged or one.options.scored is not None)
+        if one.options is not None and one.options.answered_apart
     }
     if not apart:
         return _search_together(engine, queries, waiting), {}

@@ -41,7 +41,7 @@ class RowOptions(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def only_filters(self) -> bool:
         """Whether what a search finds is the answer, where it finds enough."""
-        return not (self.with_embeddings or self.paged) and self.min_score is None and self.scored is None
+        return self.min_score is None and not (self.with_embeddings or self.answered_apart)
 
     @property
     def nbytes(self) -> int:

@@ -52,7 +52,7 @@ class JsonArrays:
             return self._fields(body)
         # What is no JSON (its UnicodeDecodeError is a ValueError) or not what was expected of the value; the
         # last: references of another thread to what it has read.
-        except (ValueError, TypeError, AttributeError, IndexError, RuntimeError):
+        except (ValueError, TypeError, AttributeError, RuntimeError):
             return None
 
     def _fields(self, body: bytes) -> dict[str, Any] | None:
