@@ -14,6 +14,7 @@ from kosine.loading.admission import Memory
 from kosine.serving.batch import Answer
 from kosine.serving.request import SearchOptions, SearchRequest
 from kosine.serving.searching import Terms, search
+from tests.kit.answered import Answered
 from tests.kit.loads import Rig, index_settings, rig
 from tests.kit.serving import never
 from tests.kit.writers import npy_bytes, publish
@@ -135,12 +136,13 @@ async def test_no_request_sees_two_masks(tmp_path: Path) -> None:
     generations = 12
     async with rig() as service:
         await serving(service, tmp_path)
-        stop = asyncio.Event()
+        answered, stop = Answered(), asyncio.Event()
 
         async def ask() -> list[list[set[Any]]]:
             seen = []
             while not stop.is_set():
                 seen.append(await find(service, mask="in_stock", queries=11))
+                answered.note(frozenset(seen[-1][0]))
             return seen
 
         async with asyncio.TaskGroup() as group:
@@ -149,6 +151,7 @@ async def test_no_request_sees_two_masks(tmp_path: Path) -> None:
                 before = masks(service)
                 await put(tmp_path / "in_stock.npy", of_class(generation))
                 await service.registry.until(lambda: masks(service) is not before)  # noqa: B023
+                await answered.until(frozenset(rows_where(of_class(generation))))
             stop.set()
 
         classes = [rows_where(of_class(each)) for each in range(CLASSES)]

@@ -13,6 +13,7 @@ import pytest
 
 from kosine.publishing.local import LocalTarget
 from kosine.publishing.publication import Publication, prepare, publish
+from tests.kit.answered import Answered
 from tests.kit.process import kosine_serve
 from tests.kit.swap_oracle import generation
 
@@ -75,7 +76,9 @@ def _silent(_doing: str, _done: int, _total: int) -> None:
     """No bar."""
 
 
-async def call(url: str, pairs: Pairs, stop: asyncio.Event) -> list[tuple[int, int, list[int]]]:
+async def call(
+    url: str, pairs: Pairs, answered: Answered, stop: asyncio.Event
+) -> list[tuple[int, int, list[int]]]:
     """One caller: (status, query, ids) of every answer, in order."""
     seen: list[tuple[int, int, list[int]]] = []
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
@@ -83,21 +86,26 @@ async def call(url: str, pairs: Pairs, stop: asyncio.Event) -> list[tuple[int, i
             query = len(seen) % len(pairs.queries)
             body: dict[str, Any] = {"embedding": pairs.queries[query].tolist(), "k": K}
             response = await client.post("/indexes/items/cos", json=body)
-            seen.append((response.status_code, query, [id_ for id_, _ in response.json().get("result", ())]))
+            ids = [id_ for id_, _ in response.json().get("result", ())]
+            if ids:
+                answered.note(ids[0] // STRIDE)
+            seen.append((response.status_code, query, ids))
     return seen
 
 
-async def swap(url: str, pairs: Pairs, *, times: int) -> None:
-    """Publish generation after generation, each when the one before is served."""
+async def swap(url: str, pairs: Pairs, answered: Answered, *, times: int) -> None:
+    """Publish generation after generation, each when somebody was answered by the one before."""
     async with httpx.AsyncClient(base_url=url) as client:
         version = (await client.get("/indexes/items")).json()["version"]
-        for _ in range(times):
+        await answered.until(0)
+        for number in range(1, times + 1):
             await asyncio.to_thread(pairs.publish)
             deadline = time.monotonic() + 20
             while (now := (await client.get("/indexes/items")).json())["version"] == version:
                 assert time.monotonic() < deadline, f"generation {pairs.published}: {now}"
                 await asyncio.sleep(0.01)
             version = now["version"]
+            await answered.until(number)
 
 
 @pytest.mark.parametrize("publications", [6, pytest.param(50, marks=pytest.mark.slow)])
@@ -110,11 +118,11 @@ async def test_ids_and_vectors_of_an_answer_are_of_one_publication(tmp_path: Pat
     await asyncio.to_thread(pairs.publish)
     with kosine_serve("--config", tmp_path / "kosine.yaml") as service:
         await asyncio.to_thread(service.wait_ready)
-        stop = asyncio.Event()
+        answered, stop = Answered(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            callers = [group.create_task(call(service.url, pairs, stop)) for _ in range(CALLERS)]
+            callers = [group.create_task(call(service.url, pairs, answered, stop)) for _ in range(CALLERS)]
             try:
-                await swap(service.url, pairs, times=publications)
+                await swap(service.url, pairs, answered, times=publications)
             finally:
                 stop.set()
 

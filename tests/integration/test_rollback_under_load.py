@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.kit.answered import Answered
 from tests.kit.process import eventually, kosine_serve
 from tests.kit.swap_oracle import generation
 from tests.kit.writers import publish
@@ -56,7 +57,7 @@ def version(service: ServiceProcess) -> str:
 
 
 async def call(
-    service: ServiceProcess, query: list[float], stop: asyncio.Event
+    service: ServiceProcess, query: list[float], answered: Answered, stop: asyncio.Event
 ) -> list[tuple[int, str, int, float]]:
     """One client, asking without a pause: status, version, best row and score of every answer."""
     seen = []
@@ -64,7 +65,9 @@ async def call(
         while not stop.is_set():
             answer = await client.post("/indexes/items/cos", json={"embedding": query, "k": 1})
             (best, score), *_ = answer.json()["result"] if answer.status_code == 200 else [(-1, 0.0)]
-            seen.append((answer.status_code, answer.headers.get("kosine-version", ""), best, score))
+            by = answer.headers.get("kosine-version", "")
+            answered.note(by)
+            seen.append((answer.status_code, by, best, score))
     return seen
 
 
@@ -84,10 +87,13 @@ async def test_a_rollback_under_load_fails_nobody(tmp_path: Path) -> None:
         await asyncio.to_thread(
             eventually, lambda: version(service) != first, within=30, what="the second version"
         )
-        second, stop = version(service), asyncio.Event()
+        second, answered, stop = version(service), Answered(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            callers = [group.create_task(call(service, query.tolist(), stop)) for _ in range(CALLERS)]
+            callers = [
+                group.create_task(call(service, query.tolist(), answered, stop)) for _ in range(CALLERS)
+            ]
             try:
+                await answered.until(second)
                 told = await asyncio.to_thread(typed, service, back)
                 assert {"outcome": "published", "version": first, "pinned": True} == told
                 await asyncio.to_thread(
@@ -97,6 +103,7 @@ async def test_a_rollback_under_load_fails_nobody(tmp_path: Path) -> None:
                     what="the newer file is seen to wait",
                 )
                 assert first == typed(service, show)["version"]
+                await answered.until(first)
                 assert not (await asyncio.to_thread(typed, service, follow))["pinned"]
                 await asyncio.to_thread(
                     eventually, lambda: version(service) == second, within=30, what="the newer file again"

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.kit.answered import Answered
 from tests.kit.process import kosine_serve
 from tests.kit.swap_oracle import Observation, SwapOracle, generation
 
@@ -36,8 +37,7 @@ class Publisher:
         self._oracle = oracle
         self.written = 0
         self.served = 0
-        self.answered: set[str] = set()
-        """Versions that a caller was answered by."""
+        self.answered = Answered()
 
     def publish(self) -> None:
         """Write to a temporary file, then rename."""
@@ -54,7 +54,7 @@ class Publisher:
     async def run(self, client: httpx.AsyncClient, *, swaps: int) -> None:
         """Publish generations, and note each as served once the index says so."""
         version = (await client.get("/indexes/items")).json()["version"]
-        await self._answered_by(version)
+        await self.answered.until(version)
         for _ in range(swaps):
             await asyncio.to_thread(self.publish)
             deadline = time.monotonic() + 20
@@ -63,12 +63,7 @@ class Publisher:
                 await asyncio.sleep(0.01)
             version = now
             self.served = self.written
-            await self._answered_by(version)
-
-    async def _answered_by(self, version: str) -> None:
-        async with asyncio.timeout(20):
-            while version not in self.answered:
-                await asyncio.sleep(0.01)
+            await self.answered.until(version)
 
 
 async def call(
@@ -88,7 +83,7 @@ async def call(
                 "/indexes/items/cos", json={"embedding": queries[query], "k": K}, timeout=30
             )
             body = response.json()
-            publisher.answered.add(response.headers.get("kosine-version", ""))
+            publisher.answered.note(response.headers.get("kosine-version", ""))
             seen.append(
                 Observation(
                     connection=number,
