@@ -1,6 +1,7 @@
 """Alternating rounds: peers are asked in turn, again and again, so that the machine's noise hits all alike.
 
-Only ratios within one round are compared; the table shows their median.
+Only ratios within one round are compared; the table shows their median. A window begins when nobody computes
+any more: a slow peer goes on for seconds with what callers asked who have left, at the next one's expense.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
+from time import monotonic
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.bench.peers.peer import Data, Peer, Window
 
-__all__ = ("Line", "Measured", "run_rounds", "summarise")
+__all__ = ("Line", "Measured", "run_rounds", "settle", "summarise")
+
+_LOOK_SECONDS = 0.2
+_IDLE_PERCENT = 10.0
+_LONGEST_SECONDS = 30.0
 
 Measured = dict[tuple[str, int], list["Window"]]
 """Windows by peer and connections, one a round."""
@@ -43,8 +51,12 @@ def run_rounds(
     rounds: int,
     seconds: float,
     say: Callable[[str], None],
+    settled: Callable[[], bool],
 ) -> Measured:
-    """Start all, ask all in turn, stop all; blocks. A peer that cannot start is an error."""
+    """Start all, ask all in turn, stop all; blocks. A peer that cannot start is an error.
+
+    `settled` is asked before each window and may wait; a window that begins beside other work is said to.
+    """
     measured: Measured = defaultdict(list)
     with ExitStack() as running:
         askers = {}
@@ -56,10 +68,22 @@ def run_rounds(
                 asker.ask(connections=asked, seconds=seconds / 2)
             for number in range(rounds):
                 for name, asker in askers.items():
+                    if not settled():
+                        say(f"others still compute; {name} is asked beside them")
                     window = asker.ask(connections=asked, seconds=seconds)
                     measured[name, asked].append(window)
                     say(f"c={asked} round {number + 1}: {name} {window.throughput:.0f}/s")
     return measured
+
+
+def settle() -> bool:
+    """Wait until this machine computes next to nothing; False where it still does after half a minute."""
+    deadline = monotonic() + _LONGEST_SECONDS
+    while monotonic() < deadline:
+        now = psutil.cpu_times_percent(interval=_LOOK_SECONDS)
+        if now.user + now.system + now.nice < _IDLE_PERCENT:
+            return True
+    return False
 
 
 def summarise(measured: Measured, *, first: str) -> dict[tuple[str, int], Line]:
