@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -30,38 +30,40 @@ _READ_BYTES = 512 * 2**20
 _REPEATS = 5
 
 
-def unit_vectors(rows: int, dim: int, *, seed: int) -> NDArray[np.float32]:
-    """[rows, dim], the same in every worker."""
+def unit_vectors(rows: int, dim: int, *, seed: int) -> Iterator[NDArray[np.float32]]:
+    """[n, dim] after [n, dim], `rows` in all, the same in every worker; only one of them is held."""
     rng = np.random.default_rng(seed)
-    vectors = np.empty((rows, dim), np.float32)
     for start in range(0, rows, _CHUNK):
-        part = vectors[start : start + _CHUNK]
-        rng.standard_normal(out=part, dtype=np.float32)
+        part = rng.standard_normal((min(_CHUNK, rows - start), dim), dtype=np.float32)
         part /= np.linalg.norm(part, axis=1, keepdims=True)
-    return vectors
+        yield part
 
 
-def kosine(vectors: NDArray[np.float32], most: int) -> Search:
+def kosine(rows: int, dim: int, most: int) -> Search:
     """The engine of the service, warmed up."""
     structlog = importlib.import_module("structlog")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     device = importlib.import_module("kosine.engines.device").open_device("cpu", None)
-    matrix = importlib.import_module("kosine.engines.matrix").DimMajorMatrix.allocate(*vectors.shape)
-    for first, columns in matrix.spans(0, matrix.rows):
-        columns[...] = vectors[first : first + columns.shape[1]].T
+    matrix = importlib.import_module("kosine.engines.matrix").DimMajorMatrix.allocate(rows, dim)
+    begin = 0
+    for part in unit_vectors(rows, dim, seed=0):
+        for first, columns in matrix.spans(begin, begin + len(part)):
+            columns[...] = part[first - begin : first - begin + columns.shape[1]].T
+        begin += len(part)
     engine = device.build(matrix, metric="cosine", max_k=1000, max_rows=most)
     engine.warm_up((1, most), lambda _: None)
     search: Search = engine.search
     return search
 
 
-def faiss(vectors: NDArray[np.float32], _most: int) -> Search:
+def faiss(rows: int, dim: int, _most: int) -> Search:
     """IndexFlatIP, tuned: its BLAS for every batch, and the kernels that this CPU has."""
     library = importlib.import_module("faiss")
     library.cvar.distance_compute_blas_threshold = 1
     library.omp_set_num_threads(len(os.sched_getaffinity(0)))
-    index = library.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
+    index = library.IndexFlatIP(dim)
+    for part in unit_vectors(rows, dim, seed=0):
+        index.add(part)
 
     def search(queries: NDArray[np.float32], k: int) -> tuple[Any, Any]:
         scores, rows = index.search(queries, k)
@@ -91,7 +93,7 @@ def serve(search: Search, dim: int) -> None:
     """Answer jobs until standard input ends. The first call of a job is not counted."""
     for line in sys.stdin:
         job = json.loads(line)
-        queries = unit_vectors(job["queries"], dim, seed=1)
+        queries = next(unit_vectors(job["queries"], dim, seed=1))
         rows = np.asarray(search(queries, job["k"])[0])
         taken = [1e3 * _seconds(lambda: search(queries, job["k"])) for _ in range(job["calls"])]  # noqa: B023
         _tell({"ms": taken, "rows": rows[:8].tolist()})
@@ -108,7 +110,7 @@ def main(which: str, *sizes: str) -> None:
         _tell(floor())
         return
     rows, dim, most = map(int, sizes)
-    search = (kosine if which == "kosine" else faiss)(unit_vectors(rows, dim, seed=0), most)
+    search = (kosine if which == "kosine" else faiss)(rows, dim, most)
     _tell({"ready": True})
     serve(search, dim)
 
