@@ -122,6 +122,30 @@ async def test_a_linger_lasts_one_millisecond_at_most() -> None:
     assert [(0.0, 4), (0.011, 3)] == device.batches
 
 
+async def test_a_linger_is_timed_from_when_its_callers_have_their_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Handing answers out takes the loop as long as a linger lasts; nobody can come back before."""
+    batcher, seen = batcher_of(VirtualDevice(seconds=0.010), linger=0.001), []
+    loop = asyncio.get_running_loop()
+    later = loop.call_later
+
+    def timed(delay: float, call: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
+        if delay == 0.001:
+            seen.append("linger")
+        return later(delay, call, *arguments)
+
+    async def caller() -> None:
+        await batcher.search(unit(4, 0), 1, deadline=FAR, abandoned=never)
+        seen.append("answer")
+
+    monkeypatch.setattr(loop, "call_later", timed)
+    await asyncio.gather(*(caller() for _ in range(3)))
+    await at(0.012)
+
+    assert ["answer"] * 3 + ["linger"] == seen
+
+
 def ask_all(batcher: Batcher, *axes: int, k: int = 1) -> asyncio.Task[list[Answer | Exception]]:
     """One caller with several queries."""
     queries = [(unit(4, axis), None) for axis in axes]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kosine.engines.filters import RowFilter
-from kosine.engines.spare import SPARE, SpareResults, drop, left_out
+from kosine.engines.spare import SPARE, SpareResults, drop, excluded_by, left_out
 
 
 def numbers(*rows: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -18,8 +18,8 @@ def numbers(*rows: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 def test_what_each_query_leaves_out_stands_in_a_row_of_its_own() -> None:
     """Filled up with -1, which is no row."""
     filters = [None, RowFilter(excluded=numbers(7, 3)), RowFilter(), RowFilter(excluded=numbers(5))]
-    assert [[-1, -1], [7, 3], [-1, -1], [5, -1]] == left_out(filters).tolist()
-    assert [[], []] == left_out([None, RowFilter()]).tolist()
+    assert [[-1, -1], [7, 3], [-1, -1], [5, -1]] == left_out(excluded_by(filters), 2).tolist()
+    assert [[], []] == left_out(excluded_by([None, RowFilter()]), 0).tolist()
 
 
 @given(
@@ -32,7 +32,7 @@ def test_the_first_k_that_are_not_left_out_are_kept_in_their_order(
 ) -> None:
     """Each with its score; whoever has fewer than k left is named, and nobody else."""
     rows = np.array(found, np.int32)
-    excluded = left_out([RowFilter(excluded=numbers(*each)) for each in out[: len(found)]])
+    excluded = left_out([numbers(*each) for each in out[: len(found)]], 6)
     kept, scores, short = drop(rows, -rows.astype(np.float32), excluded, k)
     left = [[row for row in each if row not in out[query]] for query, each in enumerate(found)]
     assert [query for query, each in enumerate(left) if len(each) < k] == short.tolist()
@@ -77,3 +77,14 @@ def test_one_query_in_a_hundred_that_is_short_changes_nothing() -> None:
     for call in range(200):
         spare.note(short=int(call % 4 == 0), queries=64)
         assert spare.worth_trying(k=10, rows=100_000, queries=64, most=100)
+
+
+def test_one_result_more_is_enough_until_somebody_was_short() -> None:
+    """Then two, as long as it shows."""
+    spare = SpareResults()
+    assert 1 == spare.results
+    spare.note(short=1, queries=64)
+    assert SPARE == spare.results
+    for _ in range(20):
+        spare.note(short=0, queries=64)
+    assert 1 == spare.results

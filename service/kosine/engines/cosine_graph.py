@@ -26,7 +26,7 @@ from kosine.engines.search_plan import (
     queries_per_call,
     warm_up_calls,
 )
-from kosine.engines.spare import SPARE, SpareResults, drop, left_out, most_left_out
+from kosine.engines.spare import SpareResults, drop, excluded_by, left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -138,10 +138,12 @@ class CosineGraph:
         self, queries: NDArray[np.float32], k: int, filters: Sequence[RowFilter | None]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
         """By more results than wanted; None where they would not be worth it."""
-        most = most_left_out(filters)
+        excluded = excluded_by(filters)
+        most = max(map(len, excluded))
         if not self._spare.worth_trying(k=k, rows=self.rows, queries=len(queries), most=most):
             return None
-        numbers, scores, short = drop(*self._answer(queries, k + SPARE), left_out(filters), k)
+        found = self._answer(queries, k + self._spare.results)
+        numbers, scores, short = drop(*found, left_out(excluded, most), k)
         self._spare.note(short=len(short), queries=len(queries))
         if len(short):
             again = self._answer(queries[short], k, [filters[query] for query in short.tolist()], "places")

@@ -1,7 +1,7 @@
 """Queries that leave out few rows: a little more is found than was asked for, and what is left out dropped.
 
-Of the best k + `SPARE` rows no more than `SPARE` being left out, the best k of the others are among them, and
-in their order. So that is an answer, and costs hardly more than that of a plain query. Who is left with fewer
+Of the best k + n rows no more than n being left out, the best k of the others are among them, and in their
+order. So that is an answer, and costs hardly more than that of a plain query. Who is left with fewer
 than k is searched again, by scores without those rows, which costs as much as a search of its own: worth it
 while that is rare. Where callers leave out what they would find, as what they have seen, it is the rule, and
 all are searched by such scores at once. Which of the two it is, is learned from the answers. NumPy only.
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from kosine.engines.filters import RowFilter
 
-__all__ = ("SPARE", "SpareResults", "drop", "left_out", "most_left_out")
+__all__ = ("SPARE", "SpareResults", "drop", "excluded_by", "left_out")
 
 SPARE = 2
-"""More results than asked for: each costs a block more to choose from, 0.7 % of a call."""
+"""More results than asked for, at most: each costs a block more to choose from, 0.7 % of a call."""
 
 _MOST_COMPARED = 2**22
 """Results times rows left out, of all queries: past it comparing takes longer than it saves."""
@@ -31,6 +31,8 @@ _AGAIN = 0.15
 """What a second call costs of the first, however few queries are in it: about one of 1 beside one of 64."""
 _TOO_MUCH = 0.08
 """What second calls may cost of the first ones; scores without rows cost that much more than plain ones."""
+_NEXT_TO_NOTHING = 0.005
+"""Of the first calls: below it, one result more is enough."""
 _WEIGHT = 1 / 16
 _PROBE = 64
 """Calls by the other way after which this one is tried again: callers change."""
@@ -42,6 +44,11 @@ class SpareResults:
     def __init__(self) -> None:
         self._cost = 0.0
         self._calls = 0
+
+    @property
+    def results(self) -> int:
+        """How many more to ask for."""
+        return 1 if self._cost < _NEXT_TO_NOTHING else SPARE
 
     def worth_trying(self, *, k: int, rows: int, queries: int, most: int) -> bool:
         """For `queries` that want `k` of `rows` and leave out `most` at most."""
@@ -58,20 +65,18 @@ class SpareResults:
         self._cost += _WEIGHT * (cost - self._cost)
 
 
-def most_left_out(filters: Sequence[RowFilter | None]) -> int:
-    """How many rows the query excludes that excludes most."""
-    excluded = [each.excluded for each in filters if each is not None]
-    return max((len(each) for each in excluded if each is not None), default=0)
-
-
-def left_out(filters: Sequence[RowFilter | None]) -> NDArray[np.int32]:
-    """[B, most]: the excluded rows of each query, filled up with -1."""
+def excluded_by(filters: Sequence[RowFilter | None]) -> list[NDArray[np.int32]]:
+    """The rows that each query excludes, perhaps none."""
     none = np.empty(0, np.int32)
-    excluded = [none if each is None or each.excluded is None else each.excluded for each in filters]
-    most, flat = most_left_out(filters), np.concatenate(excluded)
-    if len(flat) == most * len(filters):
-        return flat.reshape(len(filters), most)
-    rows = np.full((len(filters), most), -1, np.int32)
+    return [none if each is None or each.excluded is None else each.excluded for each in filters]
+
+
+def left_out(excluded: Sequence[NDArray[np.int32]], most: int) -> NDArray[np.int32]:
+    """[B, most]: the `excluded` rows of each query, of which none has more than `most`, filled up with -1."""
+    flat = np.concatenate(excluded)
+    if len(flat) == most * len(excluded):
+        return flat.reshape(len(excluded), most)
+    rows = np.full((len(excluded), most), -1, np.int32)
     rows[np.arange(most) < np.array([len(each) for each in excluded])[:, np.newaxis]] = flat
     return rows
 

@@ -61,7 +61,7 @@ class Batcher:
         """Bytes of the filters in the queue, and of those that have left it since they were summed."""
         self._on_device: Batch | None = None
         self._linger = Linger.OFF
-        self._linger_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.Handle | None = None
         self._expected = 1
         self._gathered_while_busy = False
         self._draining = False
@@ -259,6 +259,10 @@ class Batcher:
             answered=answered, queued=len(self._queue), max_rows=self._settings.max_rows
         )
         self._linger = Linger.RUNNING
+        # Behind those who were just answered: until their answers are sent, none of them can come back.
+        self._linger_timer = self._loop.call_soon(self._time_linger)
+
+    def _time_linger(self) -> None:
         self._linger_timer = self._loop.call_later(self._settings.linger, self._linger_over)
 
     def _linger_over(self) -> None:
