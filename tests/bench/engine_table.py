@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 ROUNDS = 5
+_WIDTH = 100
+"""Of the table, also where it is written to a file."""
 
 
 class Worker:
@@ -134,7 +136,7 @@ def main(
     table = Table(
         "rows", "dim", "k", "B", "floor", "kosine", "/floor", "faiss", "faiss/kosine", "recall", box=None
     )
-    console = Console()
+    console = Console(width=_WIDTH)
     shapes = list(product(ks, batches))
     for count in rows:
         for size in dim:

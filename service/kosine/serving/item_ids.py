@@ -63,8 +63,8 @@ class ItemIds:
     def known(self, ids: Ids, *, field: str) -> NDArray[np.int32]:
         """The rows of those that there are, in their order. Raises as `find`."""
         rows, found = self._look_up(ids, field)
-        # A third of the time of `found.all()`.
-        everyone = np.count_nonzero(found) == len(found)
+        # A tenth of the time of `found.all()`.
+        everyone = 0 not in found.tobytes()
         return (rows if everyone else rows[found]).astype(np.int32, copy=False)
 
     def _look_up(self, ids: Ids, field: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
