@@ -254,6 +254,28 @@ def test_excluded_rows_are_dropped_from_spare_results_exactly(metric: str) -> No
         assert_filtered(engine, vectors, asked, 10, [*filters, None], metric)
 
 
+@pytest.mark.parametrize("part", [{}, {"mask": np.arange(COUNT) % 3 > 0}, {"included": numbers(40)}])
+@pytest.mark.parametrize("queries", [1, 6])
+@pytest.mark.parametrize("dropped", [0, 1, 20, MOST_REMADE + 20])
+def test_numbers_of_no_row_leave_nothing_out(part: dict[str, Any], queries: int, dropped: int) -> None:
+    """Whatever they would become as an int32, and by each way."""
+    rng = np.random.default_rng(12)
+    vectors = rng.standard_normal((COUNT, 5)).astype(np.float32)
+    asked = rng.standard_normal((queries, 5)).astype(np.float32)
+    order = np.argsort(-true_scores(vectors, asked), axis=1)
+    filters = [RowFilter(excluded=rows[:dropped], **part) for rows in order]
+    no_rows = np.array([-1, COUNT, 2**31, -(2**31), -(2**63), 2**63 - 1])
+    # One only: who is left with too few is searched again, and rightly.
+    more = [
+        RowFilter(excluded=np.concatenate((rows[:dropped], rows[[dropped]] + 2**32, no_rows)), **part)
+        for rows in order
+    ]
+    engine = engine_of(vectors, "cosine")
+    expected = engine.search_filtered(asked, 10, filters)
+    assert expected[0].tolist() == engine.search_filtered(asked, 10, more)[0].tolist()
+    assert_filtered(engine, vectors, asked, 10, filters, "cosine")
+
+
 def test_one_query_alone_is_filtered_exactly() -> None:
     """By BLAS with a few more results where that is the way of a query by itself, else by the graph."""
     rng = np.random.default_rng(5)

@@ -41,7 +41,8 @@ MOST_REMADE = 128
 class RowFilter(Struct, frozen=True, kw_only=True, eq=False):
     """What a query may find; every part narrows it. Numbers are those of rows, in any order."""
 
-    excluded: NDArray[np.int32] | None = None
+    excluded: NDArray[np.integer] | None = None
+    """Whole numbers that are none of a row leave nothing out."""
     included: NDArray[np.int32] | None = None
     """Nothing but these, each once."""
     mask: NDArray[np.bool_] | None = None
@@ -136,14 +137,13 @@ def excluded_places(filters: Sequence[RowFilter | None], *, first: int, rows: in
     if not found:
         return np.empty((0, 2), np.int32)
     counts = [len(excluded) for _, excluded in found]
-    places = np.empty((sum(counts), 2), np.int32)
-    places[:, 0] = np.repeat(np.array([query for query, _ in found], np.int32), counts)
-    places[:, 1] = np.concatenate([excluded for _, excluded in found])
-    if first:
-        places[:, 1] -= first
+    columns = np.concatenate([excluded for _, excluded in found]).astype(np.int64, copy=False) - first
+    queries = np.repeat(np.array([query for query, _ in found], np.int32), counts)
     # A number below the first becomes a large one.
-    inside = places[:, 1].view(np.uint32) < rows
-    return places if inside.all() else places[inside]
+    inside = columns.view(np.uint64) < rows
+    if not inside.all():
+        queries, columns = queries[inside], columns[inside]
+    return np.stack((queries, columns.astype(np.int32)), axis=1)
 
 
 def masks_of(
@@ -185,7 +185,9 @@ def _fill(mask: NDArray[np.bool_], filter_: RowFilter, *, first: int) -> None:
         mask[_inside(filter_.excluded, tile)] = False
 
 
-def _inside(rows: NDArray[np.int32], tile: slice) -> NDArray[np.int32]:
+def _inside(rows: NDArray[np.integer], tile: slice) -> NDArray[np.integer]:
     """Places in the tile of those that lie in it."""
-    places: NDArray[np.int32] = rows[(rows >= tile.start) & (rows < tile.stop)] - np.int32(tile.start)
+    places: NDArray[np.integer] = rows[(rows >= tile.start) & (rows < tile.stop)] - rows.dtype.type(
+        tile.start
+    )
     return places

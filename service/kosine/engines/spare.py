@@ -34,6 +34,7 @@ _TOO_MUCH = 0.08
 _NEXT_TO_NOTHING = 0.005
 """Of the first calls: below it, one result more is enough."""
 _WEIGHT = 1 / 16
+_NO_ROW = 2**31
 _PROBE = 64
 """Calls by the other way after which this one is tried again: callers change."""
 
@@ -65,15 +66,18 @@ class SpareResults:
         self._cost += _WEIGHT * (cost - self._cost)
 
 
-def excluded_by(filters: Sequence[RowFilter | None]) -> list[NDArray[np.int32]]:
+def excluded_by(filters: Sequence[RowFilter | None]) -> list[NDArray[np.integer]]:
     """The rows that each query excludes, perhaps none."""
     none = np.empty(0, np.int32)
     return [none if each is None or each.excluded is None else each.excluded for each in filters]
 
 
-def left_out(excluded: Sequence[NDArray[np.int32]], most: int) -> NDArray[np.int32]:
+def left_out(excluded: Sequence[NDArray[np.integer]], most: int) -> NDArray[np.int32]:
     """[B, most]: the `excluded` rows of each query, of which none has more than `most`, filled up with -1."""
     flat = np.concatenate(excluded)
+    if flat.dtype != np.int32:
+        # What no int32 holds is no row either.
+        flat = np.where(flat.astype(np.uint64) < _NO_ROW, flat, -1).astype(np.int32)
     if len(flat) == most * len(excluded):
         return flat.reshape(len(excluded), most)
     rows = np.full((len(excluded), most), -1, np.int32)

@@ -67,6 +67,20 @@ class ItemIds:
         everyone = 0 not in found.tobytes()
         return (rows if everyone else rows[found]).astype(np.int32, copy=False)
 
+    def left_out(self, ids: Ids, *, field: str) -> NDArray[np.integer]:
+        """Numbers of the rows of those that there are, and perhaps of none. Raises as `find`.
+
+        Row numbers are taken as they are: those that are none leave nothing out, and they are held against
+        the rows a batch at a time, which takes a tenth of the time.
+        """
+        if self.values is not None:
+            return self.known(ids, field=field)
+        if isinstance(ids, np.ndarray):
+            return ids
+        self._check_types(ids, field)
+        asked, held = _as_int64(ids)
+        return asked if held is None else asked[held]
+
     def _look_up(self, ids: Ids, field: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A row for each id, and whether it is that of the id."""
         self._check_types(ids, field)
