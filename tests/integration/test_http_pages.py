@@ -95,6 +95,19 @@ async def test_pages_follow_each_other_and_end(client: httpx.AsyncClient) -> Non
     assert 3 == len(rest["embeddings"])
 
 
+@pytest.mark.parametrize("ids", [None, NAMES])
+async def test_a_cursor_depends_on_rows_and_not_on_how_they_are_named(service: HttpService, ids: Any) -> None:
+    """Ids that the index does not hold, order and repetition change nothing of what is left out."""
+    service.publish(ids=ids)
+    first, unknown = (2, 99) if ids is None else ("c", "z")
+    async with in_process(service.doors.fast) as client:
+        cursor = (await ask(client, embedding=QUERY, k=1, exclude=[first], after=None))["next"]
+        for exclude in ([first], [unknown, first, first]):
+            for other in ({}, {"with_embeddings": True}):
+                page = await ask(client, embedding=QUERY, k=1, exclude=exclude, after=cursor, **other)
+                assert (1 if ids is None else "b") == page["result"][0][0]
+
+
 async def test_a_walk_goes_through_what_a_mask_lets_pass(
     service: HttpService, client: httpx.AsyncClient
 ) -> None:

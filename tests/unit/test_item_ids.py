@@ -88,7 +88,7 @@ def test_known_are_the_rows_that_are_found(values: Any, asked: list[int]) -> Non
 @given(st.lists(st.integers(-3, 9) | st.integers(-(2**63), 2**63 - 1)))
 @pytest.mark.parametrize("values", [None, np.array([5, -2, 7])])
 def test_left_out_are_the_known_rows_whatever_holds_their_ids(values: Any, asked: list[int]) -> None:
-    """Beside numbers of no row; the same bytes from a list as from an array, as a cursor depends on them."""
+    """Beside numbers of no row; the same from a list as from an array."""
     ids = ItemIds(values, 3)
     left = ids.left_out(asked, field="exclude")
     assert ids.known(asked, field="exclude").tolist() == [each for each in left.tolist() if 0 <= each < 3]

@@ -56,6 +56,16 @@ def test_a_usual_body_is_read_as_the_typed_decoder_reads_it(body: bytes) -> None
     assert typed(body) == read(body)
 
 
+def test_what_was_read_stays_when_another_body_is_read() -> None:
+    """The parser's memory is used again; rows to leave out wait in the queue as they were read."""
+    arrays = JsonArrays(max_ids=MAX_IDS)
+    first = arrays.read(b'{"embedding": [1, 2], "exclude": [3, 4]}')
+    second = arrays.read(b'{"embedding": [5, 6], "exclude": [7, 8]}')
+    assert [([1, 2], [3, 4]), ([5, 6], [7, 8])] == [
+        (each["embedding"].tolist(), each["exclude"].tolist()) for each in (first, second) if each is not None
+    ]
+
+
 LEFT = {
     "nothing": b"",
     "space before": b' {"embedding": [1]}',

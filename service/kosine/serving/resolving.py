@@ -63,7 +63,9 @@ def resolve_ids(
 
 def _filter(options: SearchOptions, ids: ItemIds, masks: Masks) -> tuple[RowFilter, _Digests]:
     """And the digests of its masks."""
-    excluded = ids.left_out(options.exclude, field="exclude") if len(options.exclude) else None
+    # A cursor is bound to the rows that are left out, whatever else was named beside them.
+    rows_of = ids.left_out if options.after is None else ids.known
+    excluded = rows_of(options.exclude, field="exclude") if len(options.exclude) else None
     included = None if options.include is None else np.unique(ids.known(options.include, field="include"))
     if options.mask is None and options.not_mask is None:
         return RowFilter(excluded=excluded, included=included), (None, None)
