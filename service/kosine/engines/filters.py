@@ -187,7 +187,5 @@ def _fill(mask: NDArray[np.bool_], filter_: RowFilter, *, first: int) -> None:
 
 def _inside(rows: NDArray[np.integer], tile: slice) -> NDArray[np.integer]:
     """Places in the tile of those that lie in it."""
-    places: NDArray[np.integer] = rows[(rows >= tile.start) & (rows < tile.stop)] - rows.dtype.type(
-        tile.start
-    )
+    places: NDArray[np.integer] = rows[(rows >= tile.start) & (rows < tile.stop)] - tile.start
     return places

@@ -25,6 +25,8 @@ __all__ = ("SPARE", "SpareResults", "drop", "excluded_by", "left_out")
 SPARE = 2
 """More results than asked for, at most: each costs a block more to choose from, 0.7 % of a call."""
 
+_ROW_NUMBERS = 2**31
+"""As many as an int32 holds."""
 _MOST_COMPARED = 2**22
 """Results times rows left out, of all queries: past it comparing takes longer than it saves."""
 _AGAIN = 0.15
@@ -34,7 +36,6 @@ _TOO_MUCH = 0.08
 _NEXT_TO_NOTHING = 0.005
 """Of the first calls: below it, one result more is enough."""
 _WEIGHT = 1 / 16
-_NO_ROW = 2**31
 _PROBE = 64
 """Calls by the other way after which this one is tried again: callers change."""
 
@@ -76,8 +77,7 @@ def left_out(excluded: Sequence[NDArray[np.integer]], most: int) -> NDArray[np.i
     """[B, most]: the `excluded` rows of each query, of which none has more than `most`, filled up with -1."""
     flat = np.concatenate(excluded)
     if flat.dtype != np.int32:
-        # What no int32 holds is no row either.
-        flat = np.where(flat.astype(np.uint64) < _NO_ROW, flat, -1).astype(np.int32)
+        flat = np.where(flat.astype(np.uint64) < _ROW_NUMBERS, flat, -1).astype(np.int32)
     if len(flat) == most * len(excluded):
         return flat.reshape(len(excluded), most)
     rows = np.full((len(excluded), most), -1, np.int32)

@@ -18,7 +18,7 @@ from kosine.bench.wrk import Wrk
 from tests.bench.peers.line_up import line_up, running_server
 from tests.bench.peers.peer import Shape, make_data
 from tests.bench.peers.report import head, section
-from tests.bench.peers.rounds import run_rounds, settle, summarise
+from tests.bench.peers.rounds import run_rounds, summarise
 
 if TYPE_CHECKING:
     from tests.bench.peers.peer import Peer
@@ -92,7 +92,7 @@ def main(
             peers = [known[name] for name in dict.fromkeys(chosen)]
             peers += [_running(server, wrk=folder / "wrk" if by_wrk else None) for server in servers]
             measured = run_rounds(
-                peers, data, connections=connections, rounds=rounds, seconds=seconds, say=_say, settled=settle
+                peers, data, connections=connections, rounds=rounds, seconds=seconds, say=_say
             )
         lines = summarise(measured, first="kosine")
         sections.append(section(shape, peers, lines, k=k, rounds=rounds, seconds=seconds))

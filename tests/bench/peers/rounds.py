@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.bench.peers.peer import Data, Peer, Window
 
-__all__ = ("Line", "Measured", "run_rounds", "settle", "summarise")
+__all__ = ("Line", "Measured", "run_rounds", "summarise")
 
 _LOOK_SECONDS = 0.2
 _IDLE_PERCENT = 10.0
@@ -51,12 +51,8 @@ def run_rounds(
     rounds: int,
     seconds: float,
     say: Callable[[str], None],
-    settled: Callable[[], bool],
 ) -> Measured:
-    """Start all, ask all in turn, stop all; blocks. A peer that cannot start is an error.
-
-    `settled` is asked before each window and may wait; a window that begins beside other work is said to.
-    """
+    """Start all, ask all in turn, stop all; blocks. A peer that cannot start is an error."""
     measured: Measured = defaultdict(list)
     with ExitStack() as running:
         askers = {}
@@ -68,7 +64,7 @@ def run_rounds(
                 asker.ask(connections=asked, seconds=seconds / 2)
             for number in range(rounds):
                 for name, asker in askers.items():
-                    if not settled():
+                    if not _settled():
                         say(f"others still compute; {name} is asked beside them")
                     window = asker.ask(connections=asked, seconds=seconds)
                     measured[name, asked].append(window)
@@ -76,7 +72,7 @@ def run_rounds(
     return measured
 
 
-def settle() -> bool:
+def _settled() -> bool:
     """Wait until this machine computes next to nothing; False where it still does after half a minute."""
     deadline = monotonic() + _LONGEST_SECONDS
     while monotonic() < deadline:
