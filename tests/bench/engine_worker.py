@@ -44,7 +44,9 @@ def kosine(rows: int, dim: int, most: int) -> Search:
     structlog = importlib.import_module("structlog")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     device = importlib.import_module("kosine.engines.device").open_device("cpu", None)
-    matrix = importlib.import_module("kosine.engines.matrix").DimMajorMatrix.allocate(rows, dim)
+    matrix = importlib.import_module("kosine.engines.matrix").ItemMatrix.allocate(
+        rows, dim, device.order("cosine")
+    )
     begin = 0
     for part in unit_vectors(rows, dim, seed=0):
         for first, columns in matrix.spans(begin, begin + len(part)):

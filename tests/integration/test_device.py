@@ -70,6 +70,7 @@ result = dict(
         environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     version = result.pop("version")
+    assert result["described"].pop("bfloat16") in ("on", "off")
     assert {
         "refused": missing_gpu(version, {"is_cuda_build": False}),
         "described": {"tensorflow": version, "device": "/CPU:0", "threads": 3, "onednn": "on"},
@@ -146,7 +147,7 @@ def test_matrix_and_product_lie_on_the_device_that_was_named() -> None:
         """
 import numpy as np
 from kosine.engines.device import TensorFlowDevice
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 import re
 from kosine.engines.held_stderr import without_lines
 with without_lines(re.compile(b"")):
@@ -155,14 +156,15 @@ split = [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfigur
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], split)
 opened = open_device("cpu", 1)
 from kosine.engines.search_graphs import SearchGraphs
-second = TensorFlowDevice(device="/CPU:1", threads=1, facts=opened.facts, graphs=SearchGraphs("/CPU:1"))
-matrix = DimMajorMatrix.allocate(3000, 4)
+graphs = SearchGraphs("/CPU:1")
+second = TensorFlowDevice(device="/CPU:1", threads=1, facts=opened.facts, graphs=graphs, rounds=False)
+matrix = ItemMatrix.allocate(3000, 4)
 [(_, columns)] = matrix.spans(0, 3000)
 columns[...] = np.random.default_rng(0).standard_normal((4, 3000))
 columns /= np.linalg.norm(columns, axis=0)
 query = matrix.take(np.array([1234]))
 engine = second.build(matrix, metric="cosine", max_k=10, max_rows=8)
-graph = second.graphs.of("cosine", by_block=True).graph
+graph = second.graphs.of("cosine", "dim_major", by_block=True).graph
 result = dict(
     best=engine.search(query, 1)[0].tolist(),
     matrix=engine._tiles[0].device,
@@ -175,19 +177,31 @@ result = dict(
     assert [True] == [name.endswith("CPU:1") for name in result["products"]]
 
 
+def test_items_lie_as_the_device_searches_them_fastest() -> None:
+    """Row-major where the CPU multiplies rounded numbers and nobody forbids it; dot is never rounded."""
+    program = """
+device = open_device("cpu", 1)
+device.prepare()
+result = [device.describe()["bfloat16"], device.order("cosine"), device.order("dot")]
+"""
+    assert in_a_process(program) in (["on", "row_major", "dim_major"], ["off", "dim_major", "dim_major"])
+    forbidden = in_a_process(program, environment={"TF_SET_ONEDNN_FPMATH_MODE": "STRICT"})
+    assert ["off", "dim_major", "dim_major"] == forbidden
+
+
 def test_memory_is_flat_over_swaps_and_within_what_was_admitted() -> None:
     """New engine beside the old: two matrices and the scratch that was announced; none of it is ever lost."""
     result = in_a_process(
         """
 import gc, re
 from pathlib import Path
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 def status(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 ROWS, DIM, QUERIES, K = 250_000, 64, 64, 100
 device = open_device("cpu", 2)
 def load(rows):
-    matrix = DimMajorMatrix.allocate(rows, DIM)
+    matrix = ItemMatrix.allocate(rows, DIM)
     for _, columns in matrix.spans(0, rows):
         columns[...] = 1.0
     engine = device.build(matrix, metric="cosine", max_k=K, max_rows=QUERIES)

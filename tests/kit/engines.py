@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 from kosine.engines.pages import Page
 
 if TYPE_CHECKING:
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from kosine.engines.filters import RowFilter
+    from kosine.engines.matrix import Order
     from kosine.engines.pages import PageQuery
 
 __all__ = ("NumpyDevice", "NumpyEngine", "matrix_of")
 
 
-def matrix_of(vectors: ArrayLike, *, normalise: bool = True) -> DimMajorMatrix:
+def matrix_of(vectors: ArrayLike, *, normalise: bool = True, order: Order = "dim_major") -> ItemMatrix:
     """The in-memory form of `[N, d]` vectors, unit rows unless told otherwise."""
     values = np.asarray(vectors, dtype=np.float64)
     if normalise:
         values = values / np.linalg.norm(values, axis=1, keepdims=True)
-    matrix = DimMajorMatrix.allocate(*values.shape)
+    matrix = ItemMatrix.allocate(len(values), values.shape[1], order)
     for first, columns in matrix.spans(0, matrix.rows):
         columns[...] = values[first : first + columns.shape[1]].T
     return matrix
@@ -41,7 +42,7 @@ class NumpyEngine:
     What `fail_on` returns for a batch of queries is raised instead of an answer.
     """
 
-    matrix: DimMajorMatrix | None
+    matrix: ItemMatrix | None
     metric: str = "cosine"
     max_k: int = 1000
     device: str = "/CPU:0"
@@ -116,7 +117,7 @@ class NumpyEngine:
         return self.matrix.take(rows)
 
     def _answer(
-        self, matrix: DimMajorMatrix, queries: NDArray[np.float64], k: int
+        self, matrix: ItemMatrix, queries: NDArray[np.float64], k: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         if self.metric == "cosine":
             queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
@@ -170,7 +171,12 @@ class NumpyDevice:
     fail_build: Exception | None = None
     built: list[NumpyEngine] = field(default_factory=list)
 
-    def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> NumpyEngine:
+    def order(self, metric: str) -> Order:
+        """See `EngineFactory.order`."""
+        del metric
+        return "dim_major"
+
+    def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> NumpyEngine:
         """See `EngineFactory.build`."""
         del max_rows
         if self.fail_build is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 from tests.kit.device import cpu_device
 from tests.kit.oracle import assert_exact, tolerance, true_scores
 
@@ -17,7 +17,7 @@ WARM_BATCHES = (8, 1)
 def test_a_matrix_over_2_gib_is_searched_to_its_last_row() -> None:
     """1.5M x 384 float32 are 2.3 GB: a captured constant holds them, a Const node could not."""
     rows, dim = 1_500_000, 384
-    matrix = DimMajorMatrix.allocate(rows, dim)
+    matrix = ItemMatrix.allocate(rows, dim)
     assert matrix.nbytes > 2**31
     places = [rows - 1, 1_399_999, 700_001, 128, 3]
     vectors = np.random.default_rng(0).standard_normal((len(places), dim), dtype=np.float32)
@@ -41,7 +41,7 @@ def test_a_million_rows_are_answered_like_the_oracle() -> None:
     """1M x 128, random: the oracle's rows in every bucket, in a batch and alone."""
     rows, dim = 1_000_000, 128
     rng = np.random.default_rng(1)
-    matrix = DimMajorMatrix.allocate(rows, dim)
+    matrix = ItemMatrix.allocate(rows, dim)
     for _, columns in matrix.spans(0, rows):
         columns[...] = rng.standard_normal(columns.shape, dtype=np.float32)
         columns[...] /= np.linalg.norm(columns, axis=0)
@@ -57,7 +57,7 @@ def test_a_million_rows_are_answered_like_the_oracle() -> None:
 def test_a_batch_with_more_scores_than_an_int32_counts_is_split() -> None:
     """128 queries over 20M rows are 2.56e9 scores: answered in turns, each row right."""
     rows = 20_000_000
-    matrix = DimMajorMatrix.allocate(rows, 1)
+    matrix = ItemMatrix.allocate(rows, 1)
     best = [rows - 1, 5, 10_000_000, 16_777_217]
     for place, value in zip(best, (4.0, 3.0, 2.0, 1.0), strict=True):
         [(_, column)] = matrix.spans(place, place + 1)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, MatrixArtifact, read_matrix
 from kosine.loading.layout import plan_matrix
@@ -24,6 +24,7 @@ from tests.kit.npy_files import BytesReader, in_order, npy_bytes, unit_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kosine.engines.matrix import Order
     from kosine.settings import Layout
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "columns", "transposed")
@@ -72,9 +73,10 @@ def test_a_good_file_equals_the_oracle(
     assert artifact.digest == hashlib.sha256(content).digest()
 
 
+@pytest.mark.parametrize("wanted", ["dim_major", "row_major"])
 @pytest.mark.parametrize(("layout", "order"), FORMS)
 def test_a_matrix_of_several_tiles_equals_the_oracle(
-    layout: Layout, order: str, monkeypatch: pytest.MonkeyPatch
+    layout: Layout, order: str, wanted: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever the borders of tiles, chunks and blocks fall, every number is where it belongs."""
     monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
@@ -82,10 +84,10 @@ def test_a_matrix_of_several_tiles_equals_the_oracle(
     vectors = unit_rows(1_100, 17)
     content = npy_bytes(_arranged(vectors, layout, order))
     for chunk_bytes in (1_000, 8_192, 2**20):
-        artifact = _load(content, layout=layout, dim=17, chunk_bytes=chunk_bytes)
-        assert artifact.matrix.data.shape == (5, 17, 256)
+        artifact = _load(content, layout=layout, dim=17, order=wanted, chunk_bytes=chunk_bytes)
+        assert artifact.matrix.data.shape == ((5, 17, 256) if wanted == "dim_major" else (5, 256, 17))
         np.testing.assert_allclose(_items(artifact), vectors, rtol=0, atol=TOLERANCE["f8"])
-        assert not artifact.matrix.data[4, :, 1_100 - 4 * 256 :].any()
+        assert not artifact.matrix.dim_major[4, :, 1_100 - 4 * 256 :].any()
 
 
 @pytest.mark.parametrize(("layout", "order"), [("rows", "C"), ("rows", "F"), ("transposed", "C")])
@@ -110,10 +112,18 @@ def test_a_wrong_layout_is_refused_over_several_tiles(
     dtype=st.sampled_from(["<f2", ">f4", "<f4", "<f8", ">f8"]),
     metric=st.sampled_from(["cosine", "dot"]),
     chunk_bytes=st.integers(4, 3000),
+    wanted=st.sampled_from(["dim_major", "row_major"]),
     seed=st.integers(0, 2**32),
 )
 def test_any_file_equals_the_oracle_at_any_chunk_size(
-    rows: int, dim: int, form: tuple[Layout, str], dtype: str, metric: str, chunk_bytes: int, seed: int
+    rows: int,
+    dim: int,
+    form: tuple[Layout, str],
+    dtype: str,
+    metric: str,
+    chunk_bytes: int,
+    wanted: Order,
+    seed: int,
 ) -> None:
     """Seams between chunks fall anywhere; norms are the file's; cosine items have norm 1 within 1e-6."""
     layout, order = form
@@ -124,6 +134,7 @@ def test_any_file_equals_the_oracle_at_any_chunk_size(
         layout=layout,
         dim=dim,
         metric=metric,
+        order=wanted,
         check_layout=False,
         chunk_bytes=chunk_bytes,
     )
@@ -341,10 +352,10 @@ def test_memory_beside_the_matrix_is_bounded(dtype: str, order: str) -> None:
 def test_memory_the_system_refuses_is_a_load_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """N16: an allocation that fails in spite of admission leaves a code and the number of bytes."""
 
-    def refuse(_rows: int, _dim: int) -> Any:
+    def refuse(*_: object) -> Any:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(DimMajorMatrix, "allocate", refuse)
+    monkeypatch.setattr(ItemMatrix, "allocate", refuse)
     with pytest.raises(LoadError) as refused:
         _load(npy_bytes(unit_rows(10, 4)))
     assert refused.value.code is LoadCode.WONT_FIT

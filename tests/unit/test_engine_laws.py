@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import MOST_COLUMNS, DimMajorMatrix, padded_rows
+from kosine.engines.matrix import MOST_COLUMNS, ItemMatrix, padded_rows
 from kosine.engines.search_plan import ROWS_PER_RESULT
 from kosine.errors import LoadCode, LoadError, Stage
 from tests.kit.device import cpu_device
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine
+    from kosine.engines.matrix import Order
 
 BATCHES = (1, 2, 7, 16, 128)
 MAX_ROWS = 128
@@ -41,8 +42,10 @@ def small_integers(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng([seed, *shape]).integers(-2, 3, shape).astype(np.float32)
 
 
-def engine_over(vectors: NDArray[np.float32], *, metric: str = "cosine", max_k: int = 1000) -> Engine:
-    matrix = matrix_of(vectors, normalise=metric == "cosine")
+def engine_over(
+    vectors: NDArray[np.float32], *, metric: str = "cosine", max_k: int = 1000, order: Order = "dim_major"
+) -> Engine:
+    matrix = matrix_of(vectors, normalise=metric == "cosine", order=order)
     return cpu_device().build(matrix, metric=metric, max_k=max_k, max_rows=MAX_ROWS)
 
 
@@ -59,11 +62,11 @@ def assert_integers_exact(
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 64, 100, 768])
 @pytest.mark.parametrize("count", [1, 127, 300, 10_000])
-def test_answers_are_the_oracles(count: int, dim: int) -> None:
+def test_answers_are_the_oracles(count: int, dim: int, order: Order) -> None:
     """For every size, batch and k, and where plain top-k begins, the answer is the oracle's."""
     vectors, asked = gaussian(count, dim), gaussian(MAX_ROWS, dim, seed=1)
     truth = true_scores(vectors, asked)
-    engine = engine_over(vectors, max_k=10_000)
+    engine = engine_over(vectors, max_k=10_000, order=order)
     border = count // ROWS_PER_RESULT
     for k in sorted({1, 10, 16, 100, 1000, count, max(1, border), border + 1}):
         for batch in (1, 7) if k > 128 else BATCHES:
@@ -89,14 +92,14 @@ def test_heavy_ties_go_to_the_lower_row(count: int, k: int) -> None:
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize(("count", "dim"), [(300, 2), (10_000, 100), (5_001, 768)])
-def test_equal_rows_score_equal_wherever_they_are(count: int, dim: int, batch: int) -> None:
+def test_equal_rows_score_equal_wherever_they_are(count: int, dim: int, batch: int, order: Order) -> None:
     """Copies of a row, far apart, at block borders and last, get the same bits and keep their order."""
     copies = sorted({0, 7, 8, 31, 32, 63, 64, 127, 128, 255, count // 2, count - 2, count - 1})
     vectors = gaussian(count, dim)
     vectors[copies] = vectors[0]
     asked = gaussian(batch, dim, seed=1)
     asked[-1] = vectors[0]
-    rows, scores = engine_over(vectors).search(asked, len(copies))
+    rows, scores = engine_over(vectors, order=order).search(asked, len(copies))
     assert copies == rows[-1].tolist()
     assert {scores[-1, 0]} == set(scores[-1])
     assert abs(scores[-1, 0] - 1.0) <= tolerance(dim)
@@ -104,30 +107,30 @@ def test_equal_rows_score_equal_wherever_they_are(count: int, dim: int, batch: i
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("count", [300, 10_000, 20_003])
-def test_when_all_rows_are_equal_the_first_are_answered(count: int, batch: int) -> None:
+def test_when_all_rows_are_equal_the_first_are_answered(count: int, batch: int, order: Order) -> None:
     """No column of the product is computed in another way than its neighbours."""
-    engine = engine_over(np.broadcast_to(gaussian(1, 100), (count, 100)))
+    engine = engine_over(np.broadcast_to(gaussian(1, 100), (count, 100)), order=order)
     for k in (1, 10, 100):
         rows, _ = engine.search(gaussian(batch, 100, seed=1), k)
         assert [list(range(k))] * batch == rows.tolist()
 
 
-def test_padding_is_never_answered() -> None:
+def test_padding_is_never_answered(order: Order) -> None:
     """When every true score is negative, the zero columns behind the last row still are not rows."""
     vectors = np.abs(gaussian(10_001, 7))
     asked = -np.abs(gaussian(4, 7, seed=1))
     truth = true_scores(vectors, asked)
-    engine = engine_over(vectors)
+    engine = engine_over(vectors, order=order)
     for k in (1, 10, 16, 100, 1000):
         assert_exact(engine.search(asked, k), truth, k, within=tolerance(7))
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 @pytest.mark.parametrize("dim", [3, 100, 768])
-def test_a_query_is_answered_alike_alone_and_in_a_batch(dim: int, metric: str) -> None:
+def test_a_query_is_answered_alike_alone_and_in_a_batch(dim: int, metric: str, order: Order) -> None:
     """Scores agree within the tolerance, by `dot` times both lengths; rows agree where scores are apart."""
     vectors, asked = gaussian(10_000, dim), gaussian(MAX_ROWS, dim, seed=1)
-    engine = engine_over(vectors, metric=metric)
+    engine = engine_over(vectors, metric=metric, order=order if metric == "cosine" else "dim_major")
     rows, scores = engine.search(asked, 10)
     longest = np.linalg.norm(vectors, axis=1).max()
     for at, query in enumerate(asked):
@@ -151,10 +154,10 @@ def test_a_smaller_k_is_a_prefix_of_a_larger() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 129])
-def test_k_beyond_the_rows_answers_all_rows(count: int) -> None:
+def test_k_beyond_the_rows_answers_all_rows(count: int, order: Order) -> None:
     """`rows < k <= max_k` is no error: every row comes, best first."""
     vectors, asked = gaussian(count, 8), gaussian(3, 8, seed=1)
-    engine = engine_over(vectors)
+    engine = engine_over(vectors, order=order)
     for k in (count + 1, 1000):
         assert_exact(engine.search(asked, k), true_scores(vectors, asked), k, within=tolerance(8))
 
@@ -199,14 +202,14 @@ def test_a_batch_that_is_split_answers_as_one(
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 @pytest.mark.parametrize("count", [256, 257, 1_000, 2_049])
 def test_answers_over_several_tiles_are_the_oracles(
-    count: int, metric: str, monkeypatch: pytest.MonkeyPatch
+    count: int, metric: str, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the tile a row lies in, and however few rows the last has, nobody can tell from the answer."""
     monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
     monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
     vectors, asked = gaussian(count, 16), gaussian(9, 16, seed=1)
     truth = true_scores(vectors, asked, metric=metric)
-    engine = engine_over(vectors, metric=metric)
+    engine = engine_over(vectors, metric=metric, order=order if metric == "cosine" else "dim_major")
     longest = 1.0 if metric == "cosine" else np.linalg.norm(vectors, axis=1).max() * np.linalg.norm(asked)
     for unmerged in (1, 2**18):
         monkeypatch.setattr("kosine.engines.cosine_graph.MOST_UNMERGED", unmerged)
@@ -223,9 +226,9 @@ def test_ties_across_tiles_go_to_the_lower_row(k: int, monkeypatch: pytest.Monke
     assert_integers_exact(engine_over(vectors, metric="dot", max_k=300), vectors, asked, k)
 
 
-def test_length_of_a_query_changes_nothing_by_cosine() -> None:
+def test_length_of_a_query_changes_nothing_by_cosine(order: Order) -> None:
     """A power of two times a query gives the same bits, from 2**-40 to 2**40."""
-    engine = engine_over(gaussian(1_000, 32))
+    engine = engine_over(gaussian(1_000, 32), order=order)
     query = gaussian(1, 32, seed=1)
     rows, scores = engine.search(query, 10)
     for exponent in (-40, -1, 7, 40):
@@ -311,11 +314,13 @@ def test_nothing_is_traced_once_a_metric_is_prepared(monkeypatch: pytest.MonkeyP
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something is traced")
 
-    for metric in ("cosine", "dot"):
-        cpu_device().graphs.prepare(metric)
+    kinds: list[tuple[str, Order]] = [("cosine", "dim_major"), ("cosine", "row_major"), ("dot", "dim_major")]
+    for metric, order in kinds:
+        cpu_device().graphs.prepare(metric, order)
+    monkeypatch.setattr("kosine.engines.screening._LEAST_SIZE", 0)
     monkeypatch.setattr(tf.Graph, "__init__", refuse)
-    for metric in ("cosine", "dot"):
-        engine = engine_over(gaussian(3_000, 8), max_k=200, metric=metric)
+    for metric, order in kinds:
+        engine = engine_over(gaussian(3_000, 8), max_k=200, metric=metric, order=order)
         for batch in range(1, 20):
             engine.search(gaussian(batch, 8), 10 * batch)
 
@@ -323,11 +328,15 @@ def test_nothing_is_traced_once_a_metric_is_prepared(monkeypatch: pytest.MonkeyP
 def test_the_matrix_is_no_part_of_a_graph() -> None:
     """Graphs are a few kilobytes and capture nothing; an engine reads the memory its matrix came in."""
     device = cpu_device()
-    for metric in ("cosine", "dot"):
-        for by_block in (False, True):
-            graph: Any = device.graphs.of(metric, by_block=by_block)
-            assert graph.graph.as_graph_def().ByteSize() < 20_000
-            assert [] == graph.captured_inputs
+    kinds: list[tuple[str, Order]] = [("cosine", "dim_major"), ("cosine", "row_major"), ("dot", "dim_major")]
+    for metric, order in kinds:
+        device.graphs.prepare(metric, order)
+    graphs: list[Any] = [device.graphs.of("cosine", "screened", by_block=True)]
+    for by_block in (False, True):
+        graphs += [device.graphs.of(*kind, by_block=by_block) for kind in kinds]
+    for graph in graphs:
+        assert graph.graph.as_graph_def().ByteSize() < 30_000
+        assert [] == graph.captured_inputs
     matrix = matrix_of(gaussian(10_000, 100))
     engine = device.build(matrix, metric="cosine", max_k=1000, max_rows=MAX_ROWS)
     query = matrix.take(np.array([3]))
@@ -363,8 +372,8 @@ def misaligned(shape: tuple[int, int]) -> NDArray[np.float32]:
     ("make", "said"),
     [
         (lambda: misaligned((3, 128)), "multiple of 64 bytes"),
-        (lambda: DimMajorMatrix.allocate(10, 3).data[:, :, :10], "in C order"),
-        (lambda: DimMajorMatrix.allocate(10, 3).data.astype(np.float64), "float64"),
+        (lambda: ItemMatrix.allocate(10, 3).data[:, :, :10], "in C order"),
+        (lambda: ItemMatrix.allocate(10, 3).data.astype(np.float64), "float64"),
         (lambda: np.zeros((1, 3, 100), np.float32), r"\[1, 3, 100\]"),
     ],
     ids=["misaligned", "view", "float64", "not padded"],
@@ -372,7 +381,7 @@ def misaligned(shape: tuple[int, int]) -> NDArray[np.float32]:
 def test_memory_that_would_abort_the_process_is_refused(make: Callable[[], Any], said: str) -> None:
     """TensorFlow aborts on misaligned memory; what is not as `allocate` makes it never reaches it."""
     with pytest.raises(LoadError, match=said) as caught:
-        cpu_device().build(DimMajorMatrix(make(), 10), metric="cosine", max_k=10, max_rows=1)
+        cpu_device().build(ItemMatrix(make(), 10), metric="cosine", max_k=10, max_rows=1)
     assert LoadCode.BUILD_FAILED is caught.value.code
     assert Stage.BUILD is caught.value.stage
 

@@ -27,6 +27,8 @@ from tests.kit.oracle import assert_exact, tolerance, true_scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kosine.engines.matrix import Order
+
 COUNT = 700
 
 
@@ -163,10 +165,11 @@ def assert_filtered(
             )
 
 
-def engine_of(vectors: NDArray[Any], metric: str) -> Any:
-    return cpu_device().build(
-        matrix_of(vectors, normalise=metric == "cosine"), metric=metric, max_k=1000, max_rows=128
+def engine_of(vectors: NDArray[Any], metric: str, order: Order = "dim_major") -> Any:
+    matrix = matrix_of(
+        vectors, normalise=metric == "cosine", order=order if metric == "cosine" else "dim_major"
     )
+    return cpu_device().build(matrix, metric=metric, max_k=1000, max_rows=128)
 
 
 @settings(max_examples=10, deadline=None)
@@ -184,7 +187,9 @@ def test_any_mix_of_filters_is_exact(data: st.DataObject, metric: str, seed: int
 
 @pytest.mark.parametrize("way", [*Way])
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
-def test_each_way_is_exact_over_several_tiles(way: Way, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_way_is_exact_over_several_tiles(
+    way: Way, metric: str, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tiles of 256 columns, blocks, ties in pairs, and a call that has to be split."""
     monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
     monkeypatch.setattr("kosine.engines.matrix.TILE_COLUMNS", 256)
@@ -205,14 +210,14 @@ def test_each_way_is_exact_over_several_tiles(way: Way, metric: str, monkeypatch
     filters = [made[way](rows) for rows in best]
     assert {way} == {way_of(each) for each in filters}
     for k in (1, 3, 10, 300):
-        assert_filtered(engine_of(vectors, metric), vectors, asked, k, filters, metric)
+        assert_filtered(engine_of(vectors, metric, order), vectors, asked, k, filters, metric)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 @pytest.mark.parametrize("own", [1, 40])
 @pytest.mark.parametrize("k", [3, 200])
 def test_a_shared_mask_and_rows_of_each_query_are_left_out_in_one_call(
-    k: int, own: int, metric: str, monkeypatch: pytest.MonkeyPatch
+    k: int, own: int, metric: str, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best of each query excluded, over several tiles, by blocks and without, with ties in pairs."""
     monkeypatch.setattr("kosine.engines.matrix.MOST_COLUMNS", 256)
@@ -223,27 +228,27 @@ def test_a_shared_mask_and_rows_of_each_query_are_left_out_in_one_call(
     mask = rng.random(COUNT) < 0.5
     best = np.argsort(-true_scores(vectors, asked, metric=metric), axis=1)[:, :own].astype(np.int32)
     filters = [RowFilter(mask=mask, excluded=rows) for rows in best]
-    assert_filtered(engine_of(vectors, metric), vectors, asked, k, [*filters[:-1], None], metric)
+    assert_filtered(engine_of(vectors, metric, order), vectors, asked, k, [*filters[:-1], None], metric)
 
 
-def test_excluding_is_exact_however_many_were_among_the_best() -> None:
+def test_excluding_is_exact_however_many_were_among_the_best(order: Order) -> None:
     """None of them, some, all; beside queries that exclude nothing."""
     rng = np.random.default_rng(6)
     vectors = np.repeat(rng.standard_normal((COUNT // 2, 5)), 2, axis=0).astype(np.float32)
-    engine = engine_of(vectors, "cosine")
+    engine = engine_of(vectors, "cosine", order)
     for dropped in (0, 1, 6, 100, 300):
         asked = rng.standard_normal((6, 5)).astype(np.float32)
-        order = np.argsort(-true_scores(vectors, asked), axis=1).astype(np.int32)
-        filters = [RowFilter(excluded=np.append(rows[:dropped], rows[500:520])) for rows in order]
+        ranked = np.argsort(-true_scores(vectors, asked), axis=1).astype(np.int32)
+        filters = [RowFilter(excluded=np.append(rows[:dropped], rows[500:520])) for rows in ranked]
         assert_filtered(engine, vectors, asked, 10, [*filters[:3], None, RowFilter(), filters[5]], "cosine")
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
-def test_excluded_rows_are_dropped_from_spare_results_exactly(metric: str) -> None:
+def test_excluded_rows_are_dropped_from_spare_results_exactly(metric: str, order: Order) -> None:
     """Whether none, few or all of the best are excluded, in one batch and call after call."""
     rng = np.random.default_rng(11)
     vectors = rng.standard_normal((2_000, 8)).astype(np.float32)
-    engine = engine_of(vectors, metric)
+    engine = engine_of(vectors, metric, order)
     for _ in range(4):
         asked = rng.standard_normal((5, 8)).astype(np.float32)
         best = np.argsort(-true_scores(vectors, asked, metric=metric), axis=1).astype(np.int32)
@@ -276,11 +281,11 @@ def test_numbers_of_no_row_leave_nothing_out(part: dict[str, Any], queries: int,
     assert_filtered(engine, vectors, asked, 10, filters, "cosine")
 
 
-def test_one_query_alone_is_filtered_exactly() -> None:
+def test_one_query_alone_is_filtered_exactly(order: Order) -> None:
     """By BLAS with a few more results where that is the way of a query by itself, else by the graph."""
     rng = np.random.default_rng(5)
     vectors = rng.standard_normal((20_000, 8)).astype(np.float32)
-    engine = engine_of(vectors, "cosine")
+    engine = engine_of(vectors, "cosine", order)
     engine.warm_up((1,), lambda _: None)
     engine._alone = engine._alone or engine._graphs.single_query.blas(engine._matrix, [lambda *_: None])
     for excluded in (0, 1, 100, 120, 300):

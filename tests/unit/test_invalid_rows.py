@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 from kosine.errors import LoadCode, LoadError
 from kosine.loading.artifact import read_matrix
 from kosine.loading.invalid_rows import compact
@@ -21,6 +21,7 @@ from tests.kit.npy_files import BytesReader, in_order, npy_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kosine.engines.matrix import Order
     from kosine.loading.artifact import MatrixArtifact
 
 
@@ -98,11 +99,14 @@ def test_a_file_without_invalid_rows_is_not_touched() -> None:
 @given(
     columns=st.integers(1, 3).map(lambda blocks: 128 * blocks),
     keep=st.lists(st.booleans(), min_size=1, max_size=1500).filter(any),
+    order=st.sampled_from(["dim_major", "row_major"]),
 )
-def test_rows_move_over_the_edges_of_tiles(columns: int, keep: list[bool]) -> None:
+def test_rows_move_over_the_edges_of_tiles(columns: int, keep: list[bool], order: Order) -> None:
     """Whatever the tiles: kept rows in their order, no tile without a row, zeros behind the last."""
     rows = len(keep)
-    matrix = DimMajorMatrix(data=np.zeros((-(-rows // columns), 2, columns), dtype=np.float32), rows=rows)
+    shape = (2, columns) if order == "dim_major" else (columns, 2)
+    data = np.zeros((-(-rows // columns), *shape), dtype=np.float32)
+    matrix = ItemMatrix(data=data, rows=rows, order=order)
     for first, part in matrix.spans(0, rows):
         part[0] = np.arange(first + 1, first + 1 + part.shape[1])
     left = compact(matrix, np.array(keep))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import rectangles
 from kosine.loading.layout import MAX_DIM, MAX_ROWS, MatrixPlan, plan_matrix
@@ -53,7 +53,7 @@ def test_layout_and_order_make_the_physical_form(
 @pytest.mark.parametrize("rows", [1, 127, 128, 129, 1000])
 def test_the_plan_knows_the_bytes_of_the_matrix(rows: int) -> None:
     """Law 7: admission reckons with what is allocated, padding included."""
-    assert _plan(rows=rows).nbytes == DimMajorMatrix.allocate(rows, 8).nbytes
+    assert _plan(rows=rows).nbytes == ItemMatrix.allocate(rows, 8).nbytes
 
 
 def test_dim_is_optional_where_the_shape_has_it() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine
+    from kosine.engines.matrix import Order
     from kosine.engines.pages import Page
 
 TILE = 37
@@ -173,20 +174,22 @@ def test_more_near_ties_than_are_kept_are_settled_on_the_way(monkeypatch: pytest
     assert [*range(400)] == found
 
 
-def engine_over(vectors: NDArray[np.float32], *, metric: str) -> Engine:
-    matrix = matrix_of(vectors, normalise=metric == "cosine")
+def engine_over(vectors: NDArray[np.float32], *, metric: str, order: Order = "dim_major") -> Engine:
+    matrix = matrix_of(
+        vectors, normalise=metric == "cosine", order=order if metric == "cosine" else "dim_major"
+    )
     return cpu_device().build(matrix, metric=metric, max_k=10, max_rows=16)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 @pytest.mark.parametrize(("count", "dim"), [(1, 3), (300, 7), (5_001, 100), (140_000, 2)])
-def test_pages_of_an_engine_are_the_oracles(count: int, dim: int, metric: str) -> None:
+def test_pages_of_an_engine_are_the_oracles(count: int, dim: int, metric: str, order: Order) -> None:
     """Over one tile and over several, beside others and alone, down to the last row."""
     random = np.random.default_rng([count, dim])
     vectors = random.standard_normal((count, dim), dtype=np.float32)
     vectors[count // 2 :: 3] = vectors[0]
     queries = random.standard_normal((3, dim), dtype=np.float32)
-    engine = engine_over(vectors, metric=metric)
+    engine = engine_over(vectors, metric=metric, order=order)
     truth = true_scores(vectors, queries, metric=metric)
     scale = np.linalg.norm(vectors, axis=1).max() * np.linalg.norm(queries[1]) if metric == "dot" else 1.0
 
@@ -218,13 +221,13 @@ def test_a_dot_product_that_may_overflow_is_no_number() -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
-def test_given_rows_are_scored_in_their_order_and_beyond_max_k(metric: str) -> None:
+def test_given_rows_are_scored_in_their_order_and_beyond_max_k(metric: str, order: Order) -> None:
     """As often as they are named; an engine of max_k 10 scores 3000."""
     random = np.random.default_rng(3)
     vectors, query = random.standard_normal((2_000, 40), np.float32), random.standard_normal(40, np.float32)
     rows = random.integers(0, 2_000, 3_000).astype(np.int32)
     truth = true_scores(vectors, query[None], metric=metric)[0]
-    scores = engine_over(vectors, metric=metric).score(query, rows)
+    scores = engine_over(vectors, metric=metric, order=order).score(query, rows)
     np.testing.assert_allclose(scores, truth[rows], rtol=0, atol=1e-6 * max(1.0, np.abs(truth).max()))
 
 

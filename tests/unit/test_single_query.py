@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kosine.engines.matrix import Order
+
 
 def gaussian(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32)
@@ -32,11 +34,11 @@ def answer(vectors: NDArray[np.float32], query: NDArray[np.float32], k: int) -> 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 100, 768])
 @pytest.mark.parametrize("count", [64, 1_000, 10_001])
-def test_the_answer_is_the_oracles(count: int, dim: int) -> None:
+def test_the_answer_is_the_oracles(count: int, dim: int, order: Order) -> None:
     """For every size and k that it takes on; dimension 1, where half of all rows tie, goes to the graph."""
     vectors, asked = gaussian(count, dim), gaussian(1, dim, seed=1)
     truth = true_scores(vectors, asked)
-    engine = SingleQuery(matrix_of(vectors))
+    engine = SingleQuery(matrix_of(vectors, order=order))
     for k in {1, min(10, count // 64), min(100, count // 64)}:
         found = engine.search(asked, k)
         if found is None:

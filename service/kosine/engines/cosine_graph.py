@@ -18,6 +18,7 @@ from kosine.engines.filters import Filtering, RowFilter, Way, excluded_places, m
 from kosine.engines.gathered import best_of_few
 from kosine.engines.matrix import BLOCK
 from kosine.engines.pages import pages_of
+from kosine.engines.screened_tiles import ScreenedTiles
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import (
     MOST_UNMERGED,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix
     from kosine.engines.pages import Page, PageQuery
     from kosine.engines.search_graphs import SearchGraphs
     from kosine.engines.single_query import SingleQuery
@@ -48,7 +49,7 @@ class CosineGraph:
     """Implements `Engine` on one TensorFlow device."""
 
     def __init__(
-        self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int, graphs: SearchGraphs
+        self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int, graphs: SearchGraphs
     ) -> None:
         """Take the matrix over.
 
@@ -68,10 +69,15 @@ class CosineGraph:
         self._spare = SpareResults()
         self._columns = matrix.columns
         self._matrix = matrix if self.device == "/CPU:0" else None
-        graphs.prepare(metric)
+        self._order = matrix.order
         with tf.device(self.device):
             self._tiles = _adopt(matrix, self.device)
             self._limits = [_largest_by_dim(self._tiles)] if metric == "dot" else []
+            self._screened: ScreenedTiles | None = None
+            if self._order == "row_major":
+                self._screened = ScreenedTiles(matrix, self._tiles, graphs=graphs)
+        # Last, as somebody else may be about it.
+        graphs.prepare(metric, self._order)
 
     @property
     def single_query(self) -> Literal["blas", "graph"]:
@@ -183,7 +189,7 @@ class CosineGraph:
         """Scores [B, columns] of a tile, as near as float32 comes."""
         scores: NDArray[np.float32]
         if self._matrix is not None:
-            scores = units @ self._matrix.data[tile]
+            scores = units @ self._matrix.dim_major[tile]
         else:
             with tf.device(self.device):
                 scores = tf.matmul(units, self._tiles[tile]).numpy()
@@ -220,11 +226,32 @@ class CosineGraph:
         filters: Sequence[RowFilter | None] = (),
         filtering: Filtering = "none",
     ) -> tuple[Any, Any]:
+        left_out = self._left_out(number, filters, filtering)
+        screened = self._screened.search(number, asked, k, filtering, left_out) if self._screened else None
+        if screened is None:
+            return self._by_float32(number, asked, k, filtering, left_out)
+        numbers, scores, unproven = screened
+        if len(unproven):
+            their_filters = [filters[query] for query in unproven.tolist()] if filters else ()
+            again = self._by_float32(
+                number,
+                tf.gather(asked, unproven),
+                k,
+                filtering,
+                self._left_out(number, their_filters, filtering),
+            )
+            numbers, scores = (
+                tf.tensor_scatter_nd_update(found, unproven[:, np.newaxis], better)
+                for found, better in zip((numbers, scores), again, strict=True)
+            )
+        return numbers, scores
+
+    def _by_float32(
+        self, number: int, asked: Any, k: int, filtering: Filtering, left_out: Sequence[Any]
+    ) -> tuple[Any, Any]:
         by_block, sizes = self._plan(k)[number]
-        graph = self._graphs.of(self._metric, by_block=by_block, filtering=filtering)
-        found: tuple[Any, Any] = graph(
-            asked, self._tiles[number], sizes, *self._limits, *self._left_out(number, filters, filtering)
-        )
+        graph = self._graphs.of(self._metric, self._order, by_block=by_block, filtering=filtering)
+        found: tuple[Any, Any] = graph(asked, self._tiles[number], sizes, *self._limits, *left_out)
         return found
 
     def _best_of(
@@ -274,9 +301,13 @@ class CosineGraph:
         none takes more than the last, whose padding is cut off.
         """
         for size, k, filtering in warm_up_calls(batch_sizes, min(self.max_k, self.rows)):
-            if not self._graphs.is_warm(queries=size, k=k, rows=self.rows, filtering=filtering):
+            if not self._graphs.is_warm(
+                queries=size, k=k, rows=self.rows, order=self._order, filtering=filtering
+            ):
                 self._warm_up(size, k, filtering)
-                self._graphs.note_warm(queries=size, k=k, rows=self.rows, filtering=filtering)
+                self._graphs.note_warm(
+                    queries=size, k=k, rows=self.rows, order=self._order, filtering=filtering
+                )
             progress(f"k={k}, {size} queries, {filtering} left out")
         if self._matrix is not None and self._metric == "cosine":
             graphs = [partial(self._search_tile, number) for number in range(len(self._tiles))]
@@ -300,7 +331,7 @@ class CosineGraph:
     def close(self) -> None:
         """See `Engine.close`."""
         self._tiles = self._limits = []
-        self._alone = self._matrix = None
+        self._alone = self._matrix = self._screened = None
 
 
 def _results(found: tuple[Any, Any]) -> int:
@@ -313,19 +344,17 @@ def _parts(queries: list[int], size: int) -> Iterator[list[int]]:
     return (part.tolist() for part in np.array_split(queries, calls)) if calls else iter(())
 
 
-def _adopt(matrix: DimMajorMatrix, device: str) -> list[Any]:
+def _adopt(matrix: ItemMatrix, device: str) -> list[Any]:
     """The tiles as tensors: the same memory on a CPU, a copy on a GPU."""
     data = matrix.data
     fits = data.ndim == 3 and data.shape[0] == len(matrix.tiles()) and matrix.columns % BLOCK == 0  # noqa: PLR2004
     if not fits or data.dtype != np.float32 or not data.flags.c_contiguous:
         raise ValueError(
-            f"expected {matrix.rows} rows as float32 [tiles, dim, columns] in C order, columns a multiple of "
+            f"expected {matrix.rows} rows as float32 in tiles in C order, columns a multiple of "
             f"{BLOCK}, got {data.dtype} {list(data.shape)}"
         )
     if data.ctypes.data % _ALIGNMENT:
-        raise ValueError(
-            f"expected a matrix at a multiple of {_ALIGNMENT} bytes; use DimMajorMatrix.allocate"
-        )
+        raise ValueError(f"expected a matrix at a multiple of {_ALIGNMENT} bytes; use ItemMatrix.allocate")
     tensors = [tf.experimental.dlpack.from_dlpack(tile.__dlpack__()) for tile in data]
     return tensors if device == "/CPU:0" else [tf.identity(tensor) for tensor in tensors]
 

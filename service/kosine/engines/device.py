@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kosine.engines.cosine_graph import CosineGraph
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix, Order
     from kosine.engines.search_graphs import SearchGraphs
 
 __all__ = ("TensorFlowDevice", "missing_gpu", "open_device")
@@ -29,9 +29,11 @@ _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TF_ENABLE_ONEDNN_OPTS": "1",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
 }
 """Read by TensorFlow while it is imported; what the user has set stays. Without oneDNN a batch takes 4-7
-times as long; without growth the first process takes the whole GPU."""
+times as long; without growth the first process takes the whole GPU. BF16 lets oneDNN round some products
+where that is faster; only `kosine.engines.screened_scores` makes such."""
 
 _BANNER = re.compile(rb"All log messages before absl::InitializeLog|oneDNN custom operations are on")
 
@@ -44,12 +46,18 @@ class TensorFlowDevice:
     threads: int
     facts: Mapping[str, str | int]
     graphs: SearchGraphs
+    rounds: bool
+    """Whether products of rounded numbers are to be had."""
 
     def prepare(self) -> None:
         """See `OpenedDevice.prepare`: cosine is what most indexes have."""
-        self.graphs.prepare("cosine")
+        self.graphs.prepare("cosine", self.order("cosine"))
 
-    def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
+    def order(self, metric: str) -> Order:
+        """See `EngineFactory.order`: rounding, and looking rows up, are faster item after item."""
+        return "row_major" if self.rounds and metric == "cosine" else "dim_major"
+
+    def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
         """See `EngineFactory.build`. Raises LoadError OUT_OF_DEVICE_MEMORY or BUILD_FAILED."""
         import tensorflow as tf  # noqa: PLC0415  see the module
 
@@ -77,7 +85,7 @@ class TensorFlowDevice:
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """See `EngineFactory.scratch_bytes`."""
-        return scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k)
+        return scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=self.rounds)
 
     def describe(self) -> dict[str, str | int]:
         """What the log should say once: version, device, threads, oneDNN."""
@@ -105,14 +113,17 @@ def open_device(device: Literal["auto", "cpu", "gpu"], threads: int | None) -> T
     except RuntimeError as error:
         raise StartupError(f"TensorFlow was already running with other settings: {error}") from error
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
-    from kosine.engines.search_graphs import SearchGraphs  # noqa: PLC0415  see the module
+    from kosine.engines.screened_scores import rounds_to_bfloat16  # noqa: PLC0415  see the module
+    from kosine.engines.search_graphs import SearchGraphs  # noqa: PLC0415
 
     name = "/GPU:0" if use_gpu else "/CPU:0"
+    rounds = not use_gpu and rounds_to_bfloat16()
     return TensorFlowDevice(
         device=name,
         threads=threads,
-        facts=_facts(tf, gpus[:1] if use_gpu else [], threads),
+        facts=_facts(tf, gpus[:1] if use_gpu else [], threads) | {"bfloat16": "on" if rounds else "off"},
         graphs=SearchGraphs(name),
+        rounds=rounds,
     )
 
 

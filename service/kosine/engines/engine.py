@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.filters import RowFilter
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix, Order
     from kosine.engines.pages import Page, PageQuery
 
 __all__ = ("Engine", "EngineFactory", "OpenedDevice")
@@ -75,7 +75,10 @@ class EngineFactory(Protocol):
     def device(self) -> str:
         """What TensorFlow calls it: `/CPU:0`, `/GPU:0`."""
 
-    def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> Engine:
+    def order(self, metric: str) -> Order:
+        """How items of an index should lie in its matrix to be searched fastest; any order is served."""
+
+    def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> Engine:
         """Take the matrix over: no copy on a CPU."""
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:

@@ -1,16 +1,17 @@
-"""The one in-memory form of an index: float32, dim-major, in tiles of columns, ready for the engine.
+"""The one in-memory form of an index: float32, in tiles, ready for the engine.
 
-Dim-major because a GEMM against `[d, N]` is 3-6 times faster than against `[N, d]` at small batches
-(docs/performance.md). Tiles, because a call then needs memory for the scores of one tile, not of all rows.
-Columns are padded with zeros to whole blocks of the two-stage top-k. The buffer is anonymous memory at a page
-boundary: TensorFlow takes over 64-byte aligned memory without a copy and aborts the process on any other.
+Tiles, because a call then needs memory for the scores of one tile, not of all items. Inside a tile either all
+first components come first, `dim_major`, or item comes after item, `row_major`; which of the two the engine
+wants is a matter of speed alone. Tiles are padded with zeros to whole blocks of the
+two-stage top-k. The buffer is anonymous memory at a page boundary: TensorFlow takes over 64-byte aligned
+memory without a copy and aborts the process on any other.
 """
 
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ("BLOCK", "DimMajorMatrix", "padded_rows", "tiling")
+__all__ = ("BLOCK", "ItemMatrix", "Order", "padded_rows", "tiling")
+
+Order = Literal["row_major", "dim_major"]
+"""Item after item, or component after component."""
 
 BLOCK = 128
 """Columns per block of the two-stage top-k; the columns of a tile are a multiple of it."""
@@ -52,21 +56,30 @@ def tiling(rows: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DimMajorMatrix:
-    """`data` [tiles, dim, columns]: row r is column `r % columns` of tile `r // columns`; padding is zero."""
+class ItemMatrix:
+    """Item r is number `r % columns` of tile `r // columns`; padding is zero.
+
+    `data` is [tiles, dim, columns] in the order `dim_major`, and [tiles, columns, dim] in the other.
+    """
 
     data: NDArray[np.float32]
     rows: int
+    order: Order = "dim_major"
+
+    @property
+    def dim_major(self) -> NDArray[np.float32]:
+        """A view [tiles, dim, columns], whatever the order in memory."""
+        return self.data if self.order == "dim_major" else self.data.transpose(0, 2, 1)
 
     @property
     def dim(self) -> int:
         """Length of one item."""
-        return int(self.data.shape[1])
+        return int(self.dim_major.shape[1])
 
     @property
     def columns(self) -> int:
-        """Of each tile."""
-        return int(self.data.shape[2])
+        """Of each tile, one an item."""
+        return int(self.dim_major.shape[2])
 
     @property
     def nbytes(self) -> int:
@@ -74,44 +87,46 @@ class DimMajorMatrix:
         return int(self.data.nbytes)
 
     @classmethod
-    def allocate(cls, rows: int, dim: int) -> DimMajorMatrix:
+    def allocate(cls, rows: int, dim: int, order: Order = "dim_major") -> ItemMatrix:
         """Zeroed, page-aligned memory that goes back to the system when the last reference drops."""
         tiles, columns = tiling(rows)
         buffer = mmap.mmap(-1, tiles * dim * columns * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             buffer.madvise(mmap.MADV_HUGEPAGE)
-        data = np.frombuffer(buffer, dtype=np.float32).reshape(tiles, dim, columns)
-        return cls(data=data, rows=rows)
+        shape = (tiles, dim, columns) if order == "dim_major" else (tiles, columns, dim)
+        return cls(data=np.frombuffer(buffer, dtype=np.float32).reshape(shape), rows=rows, order=order)
 
     def tiles(self) -> list[tuple[int, int]]:
         """(first row, rows) of each tile; none is empty.
 
-        >>> DimMajorMatrix.allocate(200_000, 1).tiles()
+        >>> ItemMatrix.allocate(200_000, 1).tiles()
         [(0, 50048), (50048, 50048), (100096, 50048), (150144, 49856)]
         """
         starts = range(0, self.rows, self.columns)
         return [(first, min(self.columns, self.rows - first)) for first in starts]
 
-    def tile(self, number: int) -> DimMajorMatrix:
+    def tile(self, number: int) -> ItemMatrix:
         """One tile by itself, the same memory."""
         _, rows = self.tiles()[number]
-        return DimMajorMatrix(data=self.data[number : number + 1], rows=rows)
+        return replace(self, data=self.data[number : number + 1], rows=rows)
 
-    def first(self, rows: int) -> DimMajorMatrix:
+    def first(self, rows: int) -> ItemMatrix:
         """The same memory with only its first `rows`, at least one; what is behind them becomes padding."""
         tiles = -(-rows // self.columns)
-        self.data[tiles - 1, :, rows - (tiles - 1) * self.columns :] = 0.0
-        return DimMajorMatrix(data=self.data[:tiles], rows=rows)
+        self.dim_major[tiles - 1, :, rows - (tiles - 1) * self.columns :] = 0.0
+        return replace(self, data=self.data[:tiles], rows=rows)
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Rows `start` to `stop` as views [dim, n], each with the number of its first row."""
         while start < stop:
             tile, left = divmod(start, self.columns)
             right = min(self.columns, left + stop - start)
-            yield start, self.data[tile, :, left:right]
+            yield start, self.dim_major[tile, :, left:right]
             start += right - left
 
     def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Copies [n, dim] of the rows with these numbers."""
         tiles, places = np.divmod(rows, self.columns)
+        if self.order == "row_major":
+            return self.data[tiles, places]
         return np.ascontiguousarray(self.data[tiles, :, places])

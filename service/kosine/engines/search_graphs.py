@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from itertools import product
 from threading import Lock
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import tensorflow as tf
 
 from kosine.engines.exact_scores import SAFE_SUM
 from kosine.engines.filters import Filtering
 from kosine.engines.matrix import BLOCK
+from kosine.engines.screened_scores import screened
 from kosine.engines.single_query import SingleQueryChoice
 from kosine.engines.two_stage import (
     best_rows,
@@ -27,13 +28,23 @@ from kosine.engines.two_stage import (
     without_by_block,
 )
 
-__all__ = ("SearchGraphs", "sizes_of")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kosine.engines.matrix import Order
+
+__all__ = ("Scoring", "SearchGraphs", "sizes_of")
+
+Scoring = Literal["dim_major", "row_major", "screened"]
+"""By one product of float32, of items in either order; or screened first, items row-major."""
 
 _QUERIES = tf.TensorSpec([None, None], tf.float32)
 _NUMBERS = tf.TensorSpec([None, None], tf.int32)
 _ITEMS = tf.TensorSpec([None, None], tf.float32)
 _LIMITS = tf.TensorSpec([None], tf.float32)
 _SIZES = tf.TensorSpec([4], tf.int32)
+_SCREENED_SIZES = tf.TensorSpec([5], tf.int32)
+_ROUNDING = tf.TensorSpec([], tf.float32)
 _PLACES = tf.TensorSpec([None, 2], tf.int32)
 _MASKS = tf.TensorSpec([None, None], tf.bool)
 _WHICH = tf.TensorSpec([None], tf.int32)
@@ -44,18 +55,20 @@ _ALIKE = 1.25
 
 
 class SearchGraphs:
-    """The graphs of one TensorFlow device, by metric, by whether blocks are used, and by what is left out.
+    """The graphs of one TensorFlow device, by metric, scoring, whether blocks are used, and what is left out.
 
-    A cosine graph takes (queries [B, dim], items [dim, columns], sizes), a dot graph (queries, items, sizes,
-    limits [dim]); both answer (row numbers [B, k] int32, scores [B, k]). `sizes` comes from `sizes_of`. One
-    that leaves out `places` takes them last, [M, 2] int32, each (query, column); one that `masks` takes masks
-    [M, columns], the number [B] of the mask of each query, and places. What is left out scores -inf. `merge`
-    takes (row numbers, scores, k) of several tiles side by side.
+    A cosine graph takes (queries [B, dim], items, sizes), a dot graph (queries, items, sizes, limits [dim]);
+    both answer (row numbers [B, k] int32, scores [B, k]). Items are a tile in the order the graph is for;
+    `sizes` comes from `sizes_of`. A screened one takes (queries, items, sizes, rounding) and answers in
+    addition whether that is proven [B]; see `screened`. One that leaves out `places` takes them last, [M, 2]
+    int32, each (query, column); one that `masks` takes masks [M, columns], the number [B] of the mask of each
+    query, and places. What is left out scores -inf. `merge` takes (row numbers, scores, k) of several tiles
+    side by side.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._graphs: dict[tuple[str, bool, Filtering], Any] = {}
+        self._graphs: dict[tuple[str, Scoring, bool, Filtering], Any] = {}
         self._preparing = Lock()
         self.merge = tf.function(
             merge_best,
@@ -63,60 +76,102 @@ class SearchGraphs:
             autograph=False,
         ).get_concrete_function()
         self.single_query = SingleQueryChoice()
-        self._warm: dict[tuple[int, int, Filtering], int] = {}
+        self._warm: dict[tuple[int, int, Filtering, Order], int] = {}
 
-    def prepare(self, metric: str) -> None:
-        """Trace the graphs of `metric`, once: 0.5 s, most of it with the interpreter lock. Thread-safe."""
+    def prepare(self, metric: str, order: Order) -> None:
+        """Trace the graphs of `metric` over items in that order, once. Thread-safe.
+
+        Half a second or a little more, most of it with the interpreter lock.
+        """
         with self._preparing:
-            for by_block, filtering in product((False, True), get_args(Filtering)):
-                if (metric, by_block, filtering) not in self._graphs:
-                    traced = self._trace(metric, by_block=by_block, filtering=filtering)
-                    traced(*self._smallest(metric, by_block=by_block, filtering=filtering))
-                    self._graphs[metric, by_block, filtering] = traced
+            for kind in _kinds(metric, order):
+                if kind not in self._graphs:
+                    traced = self._trace(*kind)
+                    traced(*self._smallest(*kind))
+                    self._graphs[kind] = traced
 
-    def _smallest(self, metric: str, *, by_block: bool, filtering: Filtering) -> list[Any]:
+    def _smallest(self, metric: str, scoring: Scoring, by_block: bool, filtering: Filtering) -> list[Any]:  # noqa: FBT001
         """Arguments: TensorFlow makes what runs a graph when it is first called."""
-        sizes = sizes_of(first=0, rows=BLOCK, k=1, width=BLOCK // 2 if by_block else None)
+        sizes = sizes_of(
+            first=0,
+            rows=BLOCK,
+            k=1,
+            width=BLOCK // 2 if by_block else None,
+            passing=1 if scoring == "screened" else None,
+        )
         places, which = tf.zeros([0, 2], tf.int32), tf.zeros([1], tf.int32)
         left_out = {"none": [], "places": [places], "masks": [tf.ones([1, BLOCK], tf.bool), which, places]}
         limits = [tf.ones([1])] if metric == "dot" else []
+        limits += [tf.constant(0.0)] if scoring == "screened" else []
         with tf.device(self.device):
-            return [tf.ones([1, 1]), tf.ones([1, BLOCK]), sizes, *limits, *left_out[filtering]]
+            items = tf.ones([1, BLOCK] if scoring == "dim_major" else [BLOCK, 1])
+            return [tf.ones([1, 1]), items, sizes, *limits, *left_out[filtering]]
 
-    def of(self, metric: str, *, by_block: bool, filtering: Filtering = "none") -> Any:
+    def of(self, metric: str, scoring: Scoring, *, by_block: bool, filtering: Filtering = "none") -> Any:
         """A ConcreteFunction; `metric` is prepared."""
-        return self._graphs[metric, by_block, filtering]
+        return self._graphs[metric, scoring, by_block, filtering]
 
-    def is_warm(self, *, queries: int, k: int, rows: int, filtering: Filtering = "none") -> bool:
+    def is_warm(
+        self, *, queries: int, k: int, rows: int, order: Order = "dim_major", filtering: Filtering = "none"
+    ) -> bool:
         """Whether such a call has been made over a matrix that was not much smaller, by any engine."""
-        return rows <= _ALIKE * self._warm.get((queries, k, filtering), 0)
+        return rows <= _ALIKE * self._warm.get((queries, k, filtering, order), 0)
 
-    def note_warm(self, *, queries: int, k: int, rows: int, filtering: Filtering = "none") -> None:
+    def note_warm(
+        self, *, queries: int, k: int, rows: int, order: Order = "dim_major", filtering: Filtering = "none"
+    ) -> None:
         """Such a call has been made."""
-        call = (queries, k, filtering)
+        call = (queries, k, filtering, order)
         self._warm[call] = max(rows, self._warm.get(call, 0))
 
-    def _trace(self, metric: str, *, by_block: bool, filtering: Filtering) -> Any:
-        search, own = (_dot, [_LIMITS]) if metric == "dot" else (_cosine, [])
-        signature = [_QUERIES, _ITEMS, _SIZES, *own, *_FILTERS[filtering]]
+    def _trace(self, metric: str, scoring: Scoring, by_block: bool, filtering: Filtering) -> Any:  # noqa: FBT001
+        search, signature = _SEARCHES[metric, scoring]
+        own = len(signature)
 
-        def on_device(*arguments: Any) -> tuple[Any, Any]:
-            mine, left_out = arguments[: 3 + len(own)], arguments[3 + len(own) :]
+        def on_device(*arguments: Any) -> Any:
+            mine, left_out = arguments[:own], arguments[own:]
             with tf.device(self.device):
                 return search(_selection(filtering, left_out, by_block=by_block), *mine)
 
-        return tf.function(on_device, input_signature=signature, autograph=False).get_concrete_function()
+        return tf.function(
+            on_device, input_signature=[*signature, *_FILTERS[filtering]], autograph=False
+        ).get_concrete_function()
 
 
-def sizes_of(*, first: int, rows: int, k: int, width: int | None) -> Any:
-    """What a graph is told beside the vectors: the tile's first row, its rows, results, columns per block."""
-    return tf.constant([first, rows, k, width or 0], tf.int32)
+def _kinds(metric: str, order: Order) -> Iterator[tuple[str, Scoring, bool, Filtering]]:
+    """What may be asked of items in that order."""
+    for by_block, filtering in product((False, True), get_args(Filtering)):
+        yield metric, order, by_block, filtering
+    if order == "row_major" and metric == "cosine":
+        yield metric, "screened", True, "none"
+        yield metric, "screened", True, "masks"
+
+
+def sizes_of(*, first: int, rows: int, k: int, width: int | None, passing: int | None = None) -> Any:
+    """What a graph is told beside the vectors: the tile's first row, its rows, results, columns per block.
+
+    With `passing` what one that screens is told: how many rows pass before columns per block, and k last.
+    """
+    sizes = [first, rows, k, width or 0] if passing is None else [first, rows, passing, width or 0, k]
+    return tf.constant(sizes, tf.int32)
+
+
+def _units(queries: Any) -> Any:
+    return queries / tf.sqrt(tf.reduce_sum(tf.square(queries), axis=1, keepdims=True))
 
 
 def _cosine(best: Any, queries: Any, items: Any, sizes: Any) -> tuple[Any, Any]:
-    norms = tf.sqrt(tf.reduce_sum(tf.square(queries), axis=1, keepdims=True))
-    numbers, scores = best(tf.matmul(queries / norms, items), sizes)
+    numbers, scores = best(tf.matmul(_units(queries), items), sizes)
     return numbers, scores
+
+
+def _cosine_row_major(best: Any, queries: Any, items: Any, sizes: Any) -> tuple[Any, Any]:
+    numbers, scores = best(tf.matmul(_units(queries), items, transpose_b=True), sizes)
+    return numbers, scores
+
+
+def _cosine_screened(best: Any, queries: Any, items: Any, sizes: Any, rounding: Any) -> tuple[Any, Any, Any]:
+    return screened(best, _units(queries), items, sizes, rounding)
 
 
 def _dot(best: Any, queries: Any, items: Any, sizes: Any, limits: Any) -> tuple[Any, Any]:
@@ -128,6 +183,14 @@ def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
     """[B, 1]: 0, or NaN where a score may have overflowed and with it the order of the rows."""
     sums = tf.reduce_sum(tf.abs(queries) * limits, axis=1, keepdims=True)
     return tf.where(sums < SAFE_SUM, 0.0, float("nan"))
+
+
+_SEARCHES: dict[tuple[str, Scoring], tuple[Any, list[Any]]] = {
+    ("cosine", "dim_major"): (_cosine, [_QUERIES, _ITEMS, _SIZES]),
+    ("cosine", "row_major"): (_cosine_row_major, [_QUERIES, _ITEMS, _SIZES]),
+    ("cosine", "screened"): (_cosine_screened, [_QUERIES, _ITEMS, _SCREENED_SIZES, _ROUNDING]),
+    ("dot", "dim_major"): (_dot, [_QUERIES, _ITEMS, _SIZES, _LIMITS]),
+}
 
 
 def _selection(filtering: Filtering, left_out: tuple[Any, ...], *, by_block: bool) -> Any:

@@ -13,6 +13,7 @@ from kosine.engines.exact_scores import AT_ONCE
 from kosine.engines.filters import MOST_REMADE, Filtering
 from kosine.engines.matrix import BLOCK, padded_rows, tiling
 from kosine.engines.pages import MORE_KEPT, MOST_AT_ONCE
+from kosine.engines.screening import most_looked_up, most_passing
 
 __all__ = (
     "MOST_UNMERGED",
@@ -78,15 +79,16 @@ def masked_calls(queries_per_call: int) -> int:
     return max(1, queries_per_call // 2)
 
 
-def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
-    """Upper bound of what calls make the process hold beside the matrix.
+def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int, screened: bool = False) -> int:
+    """Upper bound of what calls make the process hold beside the matrix, which may be `screened` first.
 
     Twice what one call uses: TensorFlow's pooling allocator takes a second region of that size as soon as
     something small sits in the first, and keeps both.
     """
     tiles, columns = tiling(rows)
     largest = min(rows, columns)
-    selection = _most_selection_bytes(min(max_k, largest), largest)
+    most = max(max_k, most_passing(max_k)) if screened else max_k
+    selection = _most_selection_bytes(min(most, largest), largest)
     rest = selection + 3 * 4 * dim
     if tiles > 1:
         # Numbers and scores of the best so far and of a tile, and once more side by side.
@@ -97,7 +99,9 @@ def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int) -> int:
     plain = together * (4 * columns + remade + rest)
     masked = masked_calls(together) * ((4 + 4 + 3) * columns + remade + rest)
     unmerged = 2 * 8 * MOST_UNMERGED if tiles > 1 else 0
-    return 2 * (max(plain, masked) + unmerged) + _pages_bytes(rows, dim, max_k) + GRAPHS_BYTES
+    # Rows that pass, and their products with the queries.
+    passing = 2 * 4 * most_looked_up(queries=together, k=max_k, dim=dim) if screened else 0
+    return 2 * (max(plain, masked) + unmerged + passing) + _pages_bytes(rows, dim, max_k) + GRAPHS_BYTES
 
 
 def _pages_bytes(rows: int, dim: int, max_k: int) -> int:

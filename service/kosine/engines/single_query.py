@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix
 
     Search = Callable[[NDArray[np.float32], int], Any]
     """(query [1, dim], k)"""
@@ -45,8 +45,8 @@ _UNIT_ROUNDOFF = 2.0**-24
 class SingleQuery:
     """Over a matrix of unit rows in the memory of this process."""
 
-    def __init__(self, matrix: DimMajorMatrix) -> None:
-        tiles, dim, columns = matrix.data.shape
+    def __init__(self, matrix: ItemMatrix) -> None:
+        tiles, dim, columns = matrix.dim_major.shape
         self._matrix = matrix
         self._columns = tiles * columns
         # A sum of dim products of two unit vectors is off by dim + 2 roundings at most, and two are compared.
@@ -74,7 +74,8 @@ class SingleQuery:
 
     def _scores(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         scores = np.empty(self._columns, np.float32)
-        for tile, part in zip(self._matrix.data, np.split(scores, len(self._matrix.data)), strict=True):
+        tiles = self._matrix.dim_major
+        for tile, part in zip(tiles, np.split(scores, len(tiles)), strict=True):
             np.matmul(unit, tile, out=part)
         return scores[: self._matrix.rows]
 
@@ -91,7 +92,7 @@ class SingleQueryChoice:
         self._clock = clock
         self._blas_is_faster: dict[tuple[int, int], bool] = {}
 
-    def blas(self, matrix: DimMajorMatrix, graphs: Sequence[Search]) -> SingleQuery | None:
+    def blas(self, matrix: ItemMatrix, graphs: Sequence[Search]) -> SingleQuery | None:
         """The way by BLAS, or None where the graph, called alternately, took less time by the median.
 
         `graphs` search a tile each.
@@ -101,7 +102,7 @@ class SingleQueryChoice:
             self._blas_is_faster[size] = self._measure(matrix, graphs)
         return SingleQuery(matrix) if self._blas_is_faster[size] else None
 
-    def _measure(self, matrix: DimMajorMatrix, graphs: Sequence[Search]) -> bool:
+    def _measure(self, matrix: ItemMatrix, graphs: Sequence[Search]) -> bool:
         query = np.ones((1, matrix.dim), np.float32)
         blas = [SingleQuery(matrix.tile(number)).search for number in range(len(graphs))]
         k = min(_K, matrix.rows)

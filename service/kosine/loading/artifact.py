@@ -1,4 +1,4 @@
-"""From a checked header to the matrix an engine takes over: decoded, verified, normalised, dim-major.
+"""From a checked header to the matrix an engine takes over: decoded, verified, normalised, in tiles.
 
 The file is read once, in order, into a buffer of bounded size; beside the matrix itself a load takes at
 most `LOAD_BUFFER_BYTES`, whatever the number of rows. Norms are right within 2e-7, and of an item of 1e20s
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kosine.engines.matrix import DimMajorMatrix
+from kosine.engines.matrix import ItemMatrix
 from kosine.errors import LoadCode, LoadError, Stage
 from kosine.loading.body import CHUNK_BYTES, check_cancelled, read_pieces
 from kosine.loading.invalid_rows import Dropped, compact
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kosine.engines.matrix import Order
     from kosine.loading.body import Piece
     from kosine.loading.layout import MatrixPlan
     from kosine.loading.source import Reader
@@ -55,7 +56,7 @@ _SHOWN = 10
 class MatrixArtifact:
     """A verified file in memory. Norms are those in the file; `digest` is the SHA-256 of all its bytes."""
 
-    matrix: DimMajorMatrix
+    matrix: ItemMatrix
     dropped: Dropped | None
     """None where every row of the file is in the matrix."""
     norm_min: float
@@ -69,6 +70,7 @@ def read_matrix(
     plan: MatrixPlan,
     *,
     metric: str,
+    order: Order = "dim_major",
     check_layout: bool = True,
     drop_invalid: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
@@ -76,7 +78,9 @@ def read_matrix(
     chunk_bytes: int = CHUNK_BYTES,
     pace: Pace | None = None,
 ) -> MatrixArtifact:
-    """Read the body of `reader` as `plan` says; for `cosine` every item is scaled to norm 1 within 1e-6.
+    """Read the body of `reader` as `plan` says into a matrix of this `order`.
+
+    For `cosine` every item is scaled to norm 1 within 1e-6.
 
     LoadError at CHECK: `not_finite` and `zero_rows` (for `cosine`; with `drop_invalid` only where no row is
     left), `layout_mismatch` and `layout_unproven` (unless `check_layout` is false); at FETCH: `cancelled`,
@@ -84,7 +88,7 @@ def read_matrix(
     `reader.verify()`. `progress` gets the bytes read so far.
     """
     digest = sha256()
-    matrix = _allocate(plan)
+    matrix = _allocate(plan, order)
     breathe = Pace().breathe if pace is None else pace.breathe
     items = _Items(matrix=matrix, scale=metric == "cosine", drop=drop_invalid, breathe=breathe)
     pieces = read_pieces(
@@ -141,9 +145,9 @@ def _listed(count: int, first: list[int]) -> str:
     return f"the first at {numbers}" if count > len(first) else f"at {numbers}"
 
 
-def _allocate(plan: MatrixPlan) -> DimMajorMatrix:
+def _allocate(plan: MatrixPlan, order: Order) -> ItemMatrix:
     try:
-        return DimMajorMatrix.allocate(plan.rows, plan.dim)
+        return ItemMatrix.allocate(plan.rows, plan.dim, order)
     except (OSError, MemoryError) as error:
         raise LoadError(
             LoadCode.WONT_FIT,
@@ -168,7 +172,7 @@ class _Offenders:
 class _Items:
     """The columns of the matrix: each measured once and scaled to norm 1."""
 
-    matrix: DimMajorMatrix
+    matrix: ItemMatrix
     scale: bool
     drop: bool
     breathe: Callable[[], None]
@@ -322,7 +326,7 @@ def _fill_dim_major(
     return other
 
 
-def _measure_flat(matrix: DimMajorMatrix) -> NormRange:
+def _measure_flat(matrix: ItemMatrix) -> NormRange:
     """Norms of the first vectors of a flat file, read item after item."""
     rows, dim = matrix.rows, matrix.dim
     count = min(rows, _SAMPLE_VECTORS, max(2, _LINE_ELEMENTS // dim))
@@ -334,7 +338,7 @@ def _measure_flat(matrix: DimMajorMatrix) -> NormRange:
     return NormRange.of(_norms(prefix.reshape(count, dim), "ij,ij->i"))
 
 
-def _measure_lines(matrix: DimMajorMatrix, tolerance: float) -> NormRange:
+def _measure_lines(matrix: ItemMatrix, tolerance: float) -> NormRange:
     """Norms of the lines of a 2-D file, up to the first that is not a unit vector."""
     found = NormRange()
     for line in range(min(matrix.dim, _SAMPLE_VECTORS)):

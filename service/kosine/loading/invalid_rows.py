@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix
     from kosine.serving.status import DroppedRows
 
 __all__ = ("Dropped", "compact")
@@ -35,7 +35,7 @@ class Dropped:
         return self.kept if ids is None else ids[self.kept]
 
 
-def compact(matrix: DimMajorMatrix, keep: NDArray[np.bool_]) -> DimMajorMatrix:
+def compact(matrix: ItemMatrix, keep: NDArray[np.bool_]) -> ItemMatrix:
     """The rows of `matrix` where `keep` [rows] is true, in the same memory; `matrix` is used up.
 
     Rows only ever move to lower places, so none is written before it has been read.

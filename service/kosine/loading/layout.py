@@ -7,7 +7,7 @@ with the order of the file this leaves two physical forms: row-major, item after
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kosine.engines.matrix import tiling
 from kosine.errors import LoadCode, LoadError, Stage
@@ -16,16 +16,15 @@ from kosine.npy.header import shown
 if TYPE_CHECKING:
     import numpy as np
 
+    from kosine.engines.matrix import Order
     from kosine.npy.header import NpyHeader
     from kosine.settings import Layout
 
-__all__ = ("MAX_DIM", "MAX_ROWS", "MatrixPlan", "Order", "plan_matrix")
+__all__ = ("MAX_DIM", "MAX_ROWS", "MatrixPlan", "plan_matrix")
 
 MAX_ROWS = 2_000_000_000
 """Row numbers are int32."""
 MAX_DIM = 65_536
-
-Order = Literal["row_major", "dim_major"]
 
 _COMMON_DIMS = (25, 32, 50, 64, 96, 100, 128, 200, 256, 300, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
@@ -38,6 +37,7 @@ class MatrixPlan:
     rows: int
     dim: int
     order: Order
+    """Of the file, not of the matrix."""
     dtype: np.dtype[Any]
     data_offset: int
 
@@ -53,7 +53,7 @@ class MatrixPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the `DimMajorMatrix`, padding included."""
+        """Bytes of the `ItemMatrix`, padding included."""
         tiles, columns = tiling(self.rows)
         return 4 * self.dim * tiles * columns
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix
     from kosine.loading.pace import Pace
 
 __all__ = ("SAMPLES", "check_engine", "sample_rows")
@@ -31,7 +31,7 @@ _LEAST = float(np.finfo(np.float32).tiny)
 _MOST = float(np.finfo(np.float32).max)
 
 
-def sample_rows(matrix: DimMajorMatrix) -> NDArray[np.float32]:
+def sample_rows(matrix: ItemMatrix) -> NDArray[np.float32]:
     """Copies of up to `SAMPLES` evenly spread rows [B, dim], first and last included.
 
     Rows that are no valid query, because their squared norm leaves float32, are left out.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.filters import RowFilter
-    from kosine.engines.matrix import DimMajorMatrix
+    from kosine.engines.matrix import ItemMatrix, Order
     from kosine.engines.pages import Page, PageQuery
 
 __all__ = ("PEER_ENGINES", "PeerDevice", "PeerEngine")
@@ -72,7 +72,12 @@ class PeerDevice:
     threads: int
     device: str = "/CPU:0"
 
-    def build(self, matrix: DimMajorMatrix, *, metric: str, max_k: int, max_rows: int) -> _Engine:
+    def order(self, metric: str) -> Order:
+        """See `EngineFactory.order`: peers make their own copy."""
+        del metric
+        return "row_major"
+
+    def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> _Engine:
         """See `EngineFactory.build`."""
         del max_rows
         assert metric == "cosine"

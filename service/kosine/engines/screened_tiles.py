@@ -1,0 +1,71 @@
+"""The tiles of a matrix that is searched by screening: see `kosine.engines.screening`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from kosine.engines.screened_scores import rounding_of
+from kosine.engines.screening import Screening
+from kosine.engines.search_graphs import sizes_of
+from kosine.engines.search_plan import block_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from kosine.engines.filters import Filtering
+    from kosine.engines.matrix import ItemMatrix
+    from kosine.engines.search_graphs import SearchGraphs
+
+__all__ = ("ScreenedTiles",)
+
+
+class ScreenedTiles:
+    """Of one engine, used by its device thread."""
+
+    def __init__(self, matrix: ItemMatrix, tiles: Sequence[Any], *, graphs: SearchGraphs) -> None:
+        """`tiles` are those of the row-major `matrix`."""
+        self._tiles = tiles
+        self._places = matrix.tiles()
+        self._dim = matrix.dim
+        self._graphs = graphs
+        self._roundings = [tf.constant(rounding_of(items)) for items in matrix.data]
+        self._screening = Screening()
+        self._sizes: dict[tuple[int, int, int], Any] = {}
+
+    def search(
+        self, number: int, queries: Any, k: int, filtering: Filtering, left_out: Sequence[Any]
+    ) -> tuple[Any, Any, NDArray[np.intp]] | None:
+        """Numbers and scores [B, k] of a tile for `queries` [B, dim], and who of them has no proof.
+
+        None where a search by float32 is the better choice.
+        """
+        rows, asked = self._places[number][1], queries.shape[0]
+        if filtering == "places" or not self._screening.worth_trying(
+            k=k, rows=rows, dim=self._dim, queries=asked
+        ):
+            return None
+        sizes = self._sizes_of(number, k)
+        if sizes is None:
+            return None
+        graph = self._graphs.of("cosine", "screened", by_block=True, filtering=filtering)
+        numbers, scores, proven = graph(
+            queries, self._tiles[number], sizes, self._roundings[number], *left_out
+        )
+        unproven = np.flatnonzero(~proven.numpy())
+        self._screening.note(unproven=len(unproven), queries=asked)
+        return numbers, scores, unproven
+
+    def _sizes_of(self, number: int, k: int) -> Any | None:
+        """None where so many rows pass that blocks would not be used."""
+        passing = self._screening.passing(k)
+        key = (number, k, passing)
+        if key not in self._sizes:
+            first, rows = self._places[number]
+            width = block_width(passing, rows)
+            self._sizes[key] = width and sizes_of(first=first, rows=rows, k=k, width=width, passing=passing)
+        return self._sizes[key]

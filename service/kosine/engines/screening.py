@@ -1,0 +1,86 @@
+"""Whether a batch is screened, and how many rows pass: policy, learned from the answers. No TensorFlow.
+
+Screened means: scores rounded as bfloat16 has them, which some CPUs multiply several times as fast, choose a
+few rows more than are wanted, and those are scored as ever (`kosine.engines.screened_scores`). Each answer
+tells whether what was chosen is proven to hold the best rows. Who has no such proof is searched by float32,
+so more rows pass where that happens often, and nothing is screened where it goes on: near ties by the
+hundred, as copies of an item are.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Screening", "most_looked_up", "most_passing")
+
+_MOST_LOOKED_UP = 2**23
+"""Numbers of the rows that pass, of all queries of a call: 32 MiB."""
+_MOST_RESULTS = 128
+"""Past it looking rows up costs more than the product saves."""
+_LEAST_SIZE = 2**21
+"""Of a tile: below it the calls around the product cost more than is saved."""
+_LEAST_ASKED = 768
+"""Numbers of the queries of a call: below it the product is bound by reading the items, rounded or not."""
+_SPARE = 12
+_MOST_TIMES = 8
+"""Times the spare rows, before screening is given up."""
+_AGAIN = 0.15
+"""What a second call costs of the first, however few queries are in it."""
+_OFTEN = 0.03
+"""Of what calls cost, second ones: more rows pass."""
+_TOO_MUCH = 0.3
+"""Of what calls cost, second ones: as much as is saved."""
+_WEIGHT = 1 / 16
+_PROBE = 64
+"""Calls by float32 after which screening is tried again."""
+
+
+class Screening:
+    """Of one engine, used by its device thread."""
+
+    def __init__(self) -> None:
+        self._times = 1
+        self._cost = 0.0
+        self._calls = 0
+
+    def passing(self, k: int) -> int:
+        """How many rows pass for `k` results."""
+        return _passing(k, self._times)
+
+    def worth_trying(self, *, k: int, rows: int, dim: int, queries: int) -> bool:
+        """For `queries` that want `k` of the `rows` of a tile."""
+        if queries == 1 or queries * dim < _LEAST_ASKED or rows * dim < _LEAST_SIZE or k > _MOST_RESULTS:
+            return False
+        if queries * self.passing(k) * dim > _MOST_LOOKED_UP:
+            return False
+        if self._cost < _TOO_MUCH:
+            return True
+        self._calls += 1
+        return self._calls % _PROBE == 0
+
+    def note(self, *, unproven: int, queries: int) -> None:
+        """Of so many queries, so many had to be searched again."""
+        cost = _AGAIN + unproven / queries if unproven else 0.0
+        self._cost += _WEIGHT * (cost - self._cost)
+        if self._cost > _OFTEN and self._times < _MOST_TIMES:
+            self._times, self._cost = 2 * self._times, 0.0
+
+
+def most_passing(k: int) -> int:
+    """How many rows pass at most for up to `k` results.
+
+    >>> most_passing(10), most_passing(1000)
+    (106, 640)
+    """
+    return _passing(min(k, _MOST_RESULTS), _MOST_TIMES)
+
+
+def most_looked_up(*, queries: int, k: int, dim: int) -> int:
+    """Numbers of the rows that pass at most for up to `queries` that want up to `k` results.
+
+    >>> most_looked_up(queries=64, k=10, dim=100), most_looked_up(queries=128, k=1000, dim=768)
+    (678400, 8388608)
+    """
+    return min(_MOST_LOOKED_UP, queries * most_passing(k) * dim)
+
+
+def _passing(k: int, times: int) -> int:
+    return k + times * max(_SPARE, k // 2)

@@ -1,0 +1,129 @@
+"""Screening: rounded products choose, and what they choose is proven or searched again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from kosine.engines.screening import Screening
+from tests.kit.device import cpu_device
+from tests.kit.engines import matrix_of
+from tests.kit.oracle import assert_exact, tolerance, true_scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGE = {"k": 10, "rows": 100_000, "dim": 100, "queries": 64}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, True),
+        ({"queries": 1, "dim": 2048}, False),
+        ({"queries": 7}, False),
+        ({"queries": 2, "dim": 384}, True),
+        ({"rows": 20_000}, False),
+        ({"rows": 20_000, "dim": 384}, True),
+        ({"k": 128}, True),
+        ({"k": 129}, False),
+        ({"k": 128, "dim": 768, "queries": 128}, False),
+    ],
+    ids=str,
+)
+def test_a_call_is_screened_where_that_saves_something(asked: dict[str, int], expected: bool) -> None:
+    """Neither one query by itself, nor few short ones, nor few items, nor rows that fill the memory."""
+    assert expected is Screening().worth_trying(**LARGE | asked)
+
+
+def test_more_rows_pass_where_proofs_are_missing_and_screening_is_given_up_where_that_does_not_help() -> None:
+    """Then one call in 64 asks whether it still is so; after calls that went well it is taken up again."""
+    screening = Screening()
+    assert 22 == screening.passing(10)
+    passing = list[int]()
+    while screening.worth_trying(**LARGE) and len(passing) < 500:
+        screening.note(unproven=16, queries=64)
+        passing.append(screening.passing(10))
+    assert [22, 34, 58, 106] == sorted(set(passing))
+    assert [False] * 62 + [True] == [screening.worth_trying(**LARGE) for _ in range(63)]
+    while not screening.worth_trying(**LARGE):
+        screening.note(unproven=0, queries=64)
+    assert screening.worth_trying(**LARGE)
+
+
+def test_now_and_then_a_query_without_proof_changes_nothing() -> None:
+    """One in a batch of 64, one batch in 20: searching it again costs less than passing more."""
+    screening = Screening()
+    for call in range(1_000):
+        screening.note(unproven=int(call % 20 == 0), queries=64)
+    assert 22 == screening.passing(10)
+
+
+def unit(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
+    vectors = np.random.default_rng([seed, rows, dim]).standard_normal((rows, dim))
+    scaled: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return scaled
+
+
+def in_bfloat16(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Rounded to nearest, ties to even, on the bits."""
+    bits = vectors.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 100, 3000])
+@pytest.mark.parametrize("rows", [1, 1_000])
+def test_the_rounding_of_items_is_that_of_the_worst(rows: int, dim: int) -> None:
+    """Measured in pieces, it is what rounding the bits gives."""
+    cpu_device()
+    from kosine.engines.screened_scores import rounding_of
+
+    items = unit(rows, dim)
+    items[rows // 2, 0] = 1 + 2.0**-8 - 2.0**-20
+    expected = np.linalg.norm(items - in_bfloat16(items), axis=1).max()
+    np.testing.assert_allclose(rounding_of(items), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 100, 3000])
+def test_no_rounded_score_is_farther_off_than_is_said(dim: int) -> None:
+    """Of random units, and of the worst: every number half way between two of bfloat16."""
+    cpu_device()
+    import tensorflow as tf
+
+    from kosine.engines.screened_scores import _off_by, _rounded_product, rounding_of
+
+    half_way = np.full((1, dim), (1 + 2.0**-8) / np.sqrt(dim), np.float32)
+    half_way /= np.linalg.norm(half_way)
+    items, queries = np.vstack((unit(500, dim), half_way)), np.vstack((unit(20, dim, seed=1), half_way))
+    exact = queries.astype(np.float64) @ items.T.astype(np.float64)
+    emulated = in_bfloat16(queries) @ in_bfloat16(items).T
+    here = _rounded_product(tf.constant(queries), tf.constant(items)).numpy()
+    bound = _off_by(tf.constant(queries), rounding_of(items)).numpy()[:, None]
+    for scores in (emulated, here):
+        assert (np.abs(scores - exact) <= bound).all()
+
+
+def screened_engine(vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("kosine.engines.screening._LEAST_SIZE", 0)
+    monkeypatch.setattr("kosine.engines.screening._LEAST_ASKED", 0)
+    matrix = matrix_of(vectors, order="row_major")
+    return cpu_device().build(matrix, metric="cosine", max_k=200, max_rows=128)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-5, 1e-3, 1e-2])
+@pytest.mark.parametrize("near", [5, 50, 3_000])
+def test_near_ties_are_told_apart(near: int, apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of a row that differ by less than rounding does, fewer or more than pass: all are in order."""
+    vectors = unit(6_000, 64)
+    copies = np.random.default_rng(1).permutation(6_000)[:near]
+    vectors[copies] = vectors[copies[0]] + apart * unit(near, 64, seed=2)
+    asked = np.vstack((vectors[copies[:1]] + 1e-3 * unit(1, 64, seed=3), unit(7, 64, seed=4)))
+    engine = screened_engine(vectors, monkeypatch)
+    truth = true_scores(vectors, asked)
+    for _ in range(40):
+        assert_exact(engine.search(asked, 10), truth, 10, within=tolerance(64))
