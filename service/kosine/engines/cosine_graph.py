@@ -70,14 +70,13 @@ class CosineGraph:
         self._columns = matrix.columns
         self._matrix = matrix if self.device == "/CPU:0" else None
         self._order = matrix.order
+        graphs.prepare(metric, self._order)
         with tf.device(self.device):
             self._tiles = _adopt(matrix, self.device)
             self._limits = [_largest_by_dim(self._tiles)] if metric == "dot" else []
             self._screened: ScreenedTiles | None = None
             if self._order == "row_major":
                 self._screened = ScreenedTiles(matrix, self._tiles, graphs=graphs)
-        # Last, as somebody else may be about it.
-        graphs.prepare(metric, self._order)
 
     @property
     def single_query(self) -> Literal["blas", "graph"]:

@@ -70,7 +70,7 @@ def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any)
     held_by, columns = places[:, 0] * in_all + places[:, 1] // width, places[:, 1] % width
     maxima = tf.reduce_max(flat, axis=1)
     highest = tf.gather_nd(flat, tf.stack([held_by, columns], axis=1)) >= tf.gather(maxima, held_by)
-    lowered, _ = tf.unique(tf.boolean_mask(held_by, highest))
+    lowered, _ = tf.unique(tf.gather(held_by, _where(highest)))
     lower = tf.reduce_max(_blocks_without(flat, lowered, held_by, columns), axis=1)
     maxima = tf.tensor_scatter_nd_update(maxima, lowered[:, None], lower)
     by_query = tf.reshape(maxima, [batch, -1])[:, :blocks]
@@ -87,9 +87,14 @@ def _blocks_without(flat: Any, numbers: Any, held_by: Any, columns: Any) -> Any:
         tf.fill([tf.shape(flat)[0]], -1), numbers[:, None], tf.range(tf.shape(numbers)[0])
     )
     at = tf.gather(standing, held_by)
-    here = at >= 0
-    places = tf.stack([tf.boolean_mask(at, here), tf.boolean_mask(columns, here)], axis=1)
+    here = _where(at >= 0)
+    places = tf.gather(tf.stack([at, columns], axis=1), here)
     return without(tf.gather(flat, numbers), places)
+
+
+def _where(true: Any) -> Any:
+    """The numbers of what is true of [n]."""
+    return tf.where(true)[:, 0]
 
 
 def _best_of(candidates: Any, block_numbers: Any, k: Any, *, rows: Any, width: Any) -> tuple[Any, Any]:
