@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kosine.engines.cpus import available_cpus
 from kosine.engines.held_stderr import without_lines
+from kosine.engines.screening import SCREENED_FROM
 from kosine.engines.search_plan import scratch_bytes
 from kosine.errors import LoadCode, LoadError, Stage, StartupError
 
@@ -50,12 +51,13 @@ class TensorFlowDevice:
     """Whether products of rounded numbers are to be had."""
 
     def prepare(self) -> None:
-        """See `OpenedDevice.prepare`: cosine is what most indexes have."""
-        self.graphs.prepare("cosine", self.order("cosine"))
+        """See `OpenedDevice.prepare`: cosine, of items that are not screened, is what most indexes have."""
+        self.graphs.prepare("cosine", "dim_major")
 
-    def order(self, metric: str) -> Order:
+    def order(self, metric: str, dim: int) -> Order:
         """See `EngineFactory.order`: rounding, and looking rows up, are faster item after item."""
-        return "row_major" if self.rounds and metric == "cosine" else "dim_major"
+        screened = self.rounds and metric == "cosine" and dim >= SCREENED_FROM
+        return "row_major" if screened else "dim_major"
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
         """See `EngineFactory.build`. Raises LoadError OUT_OF_DEVICE_MEMORY or BUILD_FAILED."""
@@ -85,7 +87,8 @@ class TensorFlowDevice:
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """See `EngineFactory.scratch_bytes`."""
-        return scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=self.rounds)
+        screened = self.order("cosine", dim) == "row_major"
+        return scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=screened)
 
     def describe(self) -> dict[str, str | int]:
         """What the log should say once: version, device, threads, oneDNN."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 
+from kosine.engines.screened_scores import rounding_of
 from kosine.engines.screening import Screening
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width
@@ -31,6 +33,7 @@ class ScreenedTiles:
         self._places = matrix.tiles()
         self._dim = matrix.dim
         self._graphs = graphs
+        self._roundings = [tf.constant(rounding_of(items)) for items in matrix.data]
         self._screening = Screening()
         self._sizes: dict[tuple[int, int, int], Any] = {}
 
@@ -50,7 +53,9 @@ class ScreenedTiles:
         if sizes is None:
             return None
         graph = self._graphs.of("cosine", "screened", by_block=True, filtering=filtering)
-        numbers, scores, proven = graph(queries, self._tiles[number], sizes, *left_out)
+        numbers, scores, proven = graph(
+            queries, self._tiles[number], sizes, self._roundings[number], *left_out
+        )
         unproven = np.flatnonzero(~proven.numpy())
         self._screening.note(unproven=len(unproven), queries=asked)
         return numbers, scores, unproven

@@ -9,7 +9,10 @@ hundred, as copies of an item are.
 
 from __future__ import annotations
 
-__all__ = ("Screening", "most_looked_up", "most_passing")
+__all__ = ("SCREENED_FROM", "Screening", "most_looked_up", "most_passing")
+
+SCREENED_FROM = 384
+"""Dimensions: with fewer the product is so small a part of a call that screening costs what it saves."""
 
 _MOST_LOOKED_UP = 2**23
 """Numbers of the rows that pass, of all queries of a call: 32 MiB."""
@@ -17,7 +20,7 @@ _MOST_RESULTS = 128
 """Past it looking rows up costs more than the product saves."""
 _LEAST_SIZE = 2**21
 """Of a tile: below it the calls around the product cost more than is saved."""
-_LEAST_ASKED = 768
+_LEAST_ASKED = 1024
 """Numbers of the queries of a call: below it the product is bound by reading the items, rounded or not."""
 _SPARE = 12
 _MOST_TIMES = 8

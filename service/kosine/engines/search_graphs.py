@@ -44,6 +44,7 @@ _ITEMS = tf.TensorSpec([None, None], tf.float32)
 _LIMITS = tf.TensorSpec([None], tf.float32)
 _SIZES = tf.TensorSpec([4], tf.int32)
 _SCREENED_SIZES = tf.TensorSpec([5], tf.int32)
+_ROUNDING = tf.TensorSpec([], tf.float32)
 _PLACES = tf.TensorSpec([None, 2], tf.int32)
 _MASKS = tf.TensorSpec([None, None], tf.bool)
 _WHICH = tf.TensorSpec([None], tf.int32)
@@ -57,11 +58,11 @@ class SearchGraphs:
     """The graphs of one TensorFlow device, by metric, scoring, whether blocks are used, and what is left out.
 
     A cosine graph takes (queries [B, dim], items, sizes), a dot graph (queries, items, sizes, limits [dim]);
-    both answer (row numbers [B, k] int32, scores [B, k]), and one that screens in addition whether that is
-    proven [B]. Items are a tile in the order the graph is for; `sizes` comes from `sizes_of`. One that leaves
-    out `places` takes them last, [M, 2] int32, each (query, column); one that `masks` takes masks
-    [M, columns], the number [B] of the mask of each query, and places. What is left out scores -inf. `merge`
-    takes (row numbers, scores, k) of several tiles side by side.
+    both answer (row numbers [B, k] int32, scores [B, k]). One that screens takes (queries, items, sizes,
+    rounding), and answers in addition whether that is proven [B]. Items are a tile in the order the graph is
+    for; `sizes` comes from `sizes_of`. One that leaves out `places` takes them last, [M, 2] int32, each
+    (query, column); one that `masks` takes masks [M, columns], the number [B] of the mask of each query, and
+    places. What is left out scores -inf. `merge` takes (row numbers, scores, k) of tiles side by side.
     """
 
     def __init__(self, device: str) -> None:
@@ -99,10 +100,11 @@ class SearchGraphs:
         )
         places, which = tf.zeros([0, 2], tf.int32), tf.zeros([1], tf.int32)
         left_out = {"none": [], "places": [places], "masks": [tf.ones([1, BLOCK], tf.bool), which, places]}
-        limits = [tf.ones([1])] if metric == "dot" else []
+        own = [tf.ones([1])] if metric == "dot" else []
+        own += [tf.constant(0.0)] if scoring == "screened" else []
         with tf.device(self.device):
             items = tf.ones([1, BLOCK] if scoring == "dim_major" else [BLOCK, 1])
-            return [tf.ones([1, 1]), items, sizes, *limits, *left_out[filtering]]
+            return [tf.ones([1, 1]), items, sizes, *own, *left_out[filtering]]
 
     def of(self, metric: str, scoring: Scoring, *, by_block: bool, filtering: Filtering = "none") -> Any:
         """A ConcreteFunction; `metric` is prepared."""
@@ -167,8 +169,8 @@ def _cosine_row_major(best: Any, queries: Any, items: Any, sizes: Any) -> tuple[
     return numbers, scores
 
 
-def _cosine_screened(best: Any, queries: Any, items: Any, sizes: Any) -> tuple[Any, Any, Any]:
-    return screened(best, _units(queries), items, sizes)
+def _cosine_screened(best: Any, queries: Any, items: Any, sizes: Any, rounding: Any) -> tuple[Any, Any, Any]:
+    return screened(best, _units(queries), items, sizes, rounding)
 
 
 def _dot(best: Any, queries: Any, items: Any, sizes: Any, limits: Any) -> tuple[Any, Any]:
@@ -185,7 +187,7 @@ def _nan_where_unsafe(queries: Any, limits: Any) -> Any:
 _SEARCHES: dict[tuple[str, Scoring], tuple[Any, list[Any]]] = {
     ("cosine", "dim_major"): (_cosine, [_QUERIES, _ITEMS, _SIZES]),
     ("cosine", "row_major"): (_cosine_row_major, [_QUERIES, _ITEMS, _SIZES]),
-    ("cosine", "screened"): (_cosine_screened, [_QUERIES, _ITEMS, _SCREENED_SIZES]),
+    ("cosine", "screened"): (_cosine_screened, [_QUERIES, _ITEMS, _SCREENED_SIZES, _ROUNDING]),
     ("dot", "dim_major"): (_dot, [_QUERIES, _ITEMS, _SIZES, _LIMITS]),
 }
 
