@@ -29,7 +29,8 @@ LARGE = {"k": 10, "rows": 100_000, "dim": 384, "queries": 64}
         ({"rows": 5_000, "dim": 768}, True),
         ({"k": 128}, True),
         ({"k": 129}, False),
-        ({"k": 128, "dim": 768, "queries": 128}, False),
+        ({"k": 128, "dim": 2048}, False),
+        ({"k": 128, "dim": 2048, "queries": 2}, True),
     ],
     ids=str,
 )
@@ -127,3 +128,15 @@ def test_near_ties_are_told_apart(near: int, apart: float, monkeypatch: pytest.M
     truth = true_scores(vectors, asked)
     for _ in range(40):
         assert_exact(engine.search(asked, 10), truth, 10, within=tolerance(64))
+
+
+@pytest.mark.parametrize("queries", [2, 15, 16, 17, 64, 100])
+def test_a_call_that_would_look_up_too_much_is_made_in_parts(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell from the answer; none but the parts is made."""
+    vectors, asked = unit(6_000, 64), unit(queries, 64, seed=1)
+    engine = screened_engine(vectors, monkeypatch)
+    monkeypatch.setattr("kosine.engines.screening._MOST_LOOKED_UP", 16 * 22 * 64)
+    monkeypatch.setattr(engine, "_by_float32", None)
+    assert_exact(engine.search(asked, 10), true_scores(vectors, asked), 10, within=tolerance(64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,17 +46,17 @@ class ScreenedTiles:
         None where a search by float32 is the better choice.
         """
         rows, asked = self._places[number][1], queries.shape[0]
-        if filtering == "places" or not self._screening.worth_trying(
-            k=k, rows=rows, dim=self._dim, queries=asked
-        ):
+        at_once = self._screening.at_once(k=k, dim=self._dim)
+        possible = filtering == "none" or (filtering == "masks" and asked <= at_once)
+        if not possible or not self._screening.worth_trying(k=k, rows=rows, dim=self._dim, queries=asked):
             return None
         sizes = self._sizes_of(number, k)
         if sizes is None:
             return None
         graph = self._graphs.of("cosine", "screened", by_block=True, filtering=filtering)
-        numbers, scores, proven = graph(
-            queries, self._tiles[number], sizes, self._roundings[number], *left_out
-        )
+        items, rounding = self._tiles[number], self._roundings[number]
+        parts = [graph(part, items, sizes, rounding, *left_out) for part in _parts(queries, at_once)]
+        numbers, scores, proven = parts[0] if len(parts) == 1 else map(_joined, zip(*parts, strict=True))
         unproven = np.flatnonzero(~proven.numpy())
         self._screening.note(unproven=len(unproven), queries=asked)
         return numbers, scores, unproven
@@ -69,3 +70,16 @@ class ScreenedTiles:
             width = block_width(passing, rows)
             self._sizes[key] = width and sizes_of(first=first, rows=rows, k=k, width=width, passing=passing)
         return self._sizes[key]
+
+
+def _parts(queries: Any, size: int) -> list[Any]:
+    """As few equal parts as `size` allows."""
+    count = -(-queries.shape[0] // size)
+    if count == 1:
+        return [queries]
+    borders = np.linspace(0, queries.shape[0], count + 1).astype(int).tolist()
+    return [queries[left:right] for left, right in pairwise(borders)]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return tf.concat(parts, axis=0)

@@ -14,8 +14,10 @@ __all__ = ("SCREENED_FROM", "Screening", "most_looked_up", "most_passing")
 SCREENED_FROM = 384
 """Dimensions: with fewer the product is so small a part of a call that screening costs what it saves."""
 
-_MOST_LOOKED_UP = 2**23
-"""Numbers of the rows that pass, of all queries of a call: 32 MiB."""
+_MOST_LOOKED_UP = 2**22
+"""Numbers of the rows that pass, of all queries of a call: 16 MiB."""
+_LEAST_AT_ONCE = 16
+"""Queries of a call: a product for fewer is not worth it."""
 _MOST_RESULTS = 128
 """Past it looking rows up costs more than the product saves."""
 _LEAST_SIZE = 2**21
@@ -48,11 +50,15 @@ class Screening:
         """How many rows pass for `k` results."""
         return _passing(k, self._times)
 
+    def at_once(self, *, k: int, dim: int) -> int:
+        """How many queries a call may have, so that the rows that pass take little memory."""
+        return _MOST_LOOKED_UP // (self.passing(k) * dim)
+
     def worth_trying(self, *, k: int, rows: int, dim: int, queries: int) -> bool:
         """For `queries` that want `k` of the `rows` of a tile."""
         if queries == 1 or queries * dim < _LEAST_ASKED or rows * dim < _LEAST_SIZE or k > _MOST_RESULTS:
             return False
-        if queries * self.passing(k) * dim > _MOST_LOOKED_UP:
+        if self.at_once(k=k, dim=dim) < min(queries, _LEAST_AT_ONCE):
             return False
         if self._cost < _TOO_MUCH:
             return True
@@ -80,7 +86,7 @@ def most_looked_up(*, queries: int, k: int, dim: int) -> int:
     """Numbers of the rows that pass at most for up to `queries` that want up to `k` results.
 
     >>> most_looked_up(queries=64, k=10, dim=100), most_looked_up(queries=128, k=1000, dim=768)
-    (678400, 8388608)
+    (678400, 4194304)
     """
     return min(_MOST_LOOKED_UP, queries * most_passing(k) * dim)
 

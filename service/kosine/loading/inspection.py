@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct, field
 
+from kosine.engines.screening import SCREENED_FROM
 from kosine.engines.search_plan import scratch_bytes
 from kosine.errors import LoadError
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_rows
@@ -343,7 +344,13 @@ def _choose(candidates: list[Measured], *, flat: bool) -> tuple[Measured, str]:
 
 
 def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
-    scratch = scratch_bytes(rows=plan.rows, dim=plan.dim, max_rows=_BATCH_ROWS, max_k=_MAX_K)
+    scratch = scratch_bytes(
+        rows=plan.rows,
+        dim=plan.dim,
+        max_rows=_BATCH_ROWS,
+        max_k=_MAX_K,
+        screened=plan.dim >= SCREENED_FROM,
+    )
     peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES + read_buffers
     return MemoryEstimate(
         matrix=plan.nbytes, scratch=scratch, load_peak=peak, reload_peak=peak + plan.nbytes + scratch
