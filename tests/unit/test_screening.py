@@ -29,8 +29,8 @@ LARGE = {"k": 10, "rows": 100_000, "dim": 384, "queries": 64}
         ({"rows": 5_000, "dim": 768}, True),
         ({"k": 128}, True),
         ({"k": 129}, False),
-        ({"k": 128, "dim": 2048}, False),
-        ({"k": 128, "dim": 2048, "queries": 2}, True),
+        ({"k": 128, "dim": 4096}, False),
+        ({"k": 128, "dim": 4096, "queries": 2}, True),
     ],
     ids=str,
 )
@@ -137,6 +137,6 @@ def test_a_call_that_would_look_up_too_much_is_made_in_parts(
     """Nobody can tell from the answer; none but the parts is made."""
     vectors, asked = unit(6_000, 64), unit(queries, 64, seed=1)
     engine = screened_engine(vectors, monkeypatch)
-    monkeypatch.setattr("kosine.engines.screening._MOST_LOOKED_UP", 16 * 22 * 64)
+    monkeypatch.setattr("kosine.engines.screening._MOST_ROWS_LOOKED_UP", 16 * 22)
     monkeypatch.setattr(engine, "_by_float32", None)
     assert_exact(engine.search(asked, 10), true_scores(vectors, asked), 10, within=tolerance(64))

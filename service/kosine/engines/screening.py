@@ -14,8 +14,10 @@ __all__ = ("SCREENED_FROM", "Screening", "most_looked_up", "most_passing")
 SCREENED_FROM = 384
 """Dimensions: with fewer the product is so small a part of a call that screening costs what it saves."""
 
-_MOST_LOOKED_UP = 2**22
-"""Numbers of the rows that pass, of all queries of a call: 16 MiB."""
+_MOST_LOOKED_UP = 2**23
+"""Numbers of the rows that pass, of all queries of a call: 32 MiB."""
+_MOST_ROWS_LOOKED_UP = 2**13
+"""The rows themselves; more queries than have so many gain nothing from being together."""
 _LEAST_AT_ONCE = 16
 """Queries of a call: a product for fewer is not worth it."""
 _MOST_RESULTS = 128
@@ -52,7 +54,7 @@ class Screening:
 
     def at_once(self, *, k: int, dim: int) -> int:
         """How many queries a call may have, so that the rows that pass take little memory."""
-        return _MOST_LOOKED_UP // (self.passing(k) * dim)
+        return _looked_up(dim) // self.passing(k)
 
     def worth_trying(self, *, k: int, rows: int, dim: int, queries: int) -> bool:
         """For `queries` that want `k` of the `rows` of a tile."""
@@ -85,10 +87,15 @@ def most_passing(k: int) -> int:
 def most_looked_up(*, queries: int, k: int, dim: int) -> int:
     """Numbers of the rows that pass at most for up to `queries` that want up to `k` results.
 
-    >>> most_looked_up(queries=64, k=10, dim=100), most_looked_up(queries=128, k=1000, dim=768)
-    (678400, 4194304)
+    >>> most_looked_up(queries=64, k=10, dim=400), most_looked_up(queries=128, k=1000, dim=768)
+    (2713600, 6291456)
     """
-    return min(_MOST_LOOKED_UP, queries * most_passing(k) * dim)
+    return dim * min(_looked_up(dim), queries * most_passing(k))
+
+
+def _looked_up(dim: int) -> int:
+    """How many rows may pass in a call."""
+    return min(_MOST_ROWS_LOOKED_UP, _MOST_LOOKED_UP // dim)
 
 
 def _passing(k: int, times: int) -> int:
