@@ -21,7 +21,8 @@ _MOST_ROWS_LOOKED_UP = 2**13
 _LEAST_AT_ONCE = 16
 """Queries of a call: a product for fewer is not worth it."""
 _MOST_RESULTS = 128
-"""Past it looking rows up costs more than the product saves."""
+_MOST_RESULTS_TOGETHER = 6400
+"""Of one query, and of all of a call: past it looking rows up costs more than the product saves."""
 _LEAST_SIZE = 2**21
 """Of a tile: below it the calls around the product cost more than is saved."""
 _LEAST_ASKED = 1024
@@ -58,7 +59,9 @@ class Screening:
 
     def worth_trying(self, *, k: int, rows: int, dim: int, queries: int) -> bool:
         """For `queries` that want `k` of the `rows` of a tile."""
-        if queries == 1 or queries * dim < _LEAST_ASKED or rows * dim < _LEAST_SIZE or k > _MOST_RESULTS:
+        if queries == 1 or queries * dim < _LEAST_ASKED or rows * dim < _LEAST_SIZE:
+            return False
+        if k > _MOST_RESULTS or queries * k > _MOST_RESULTS_TOGETHER:
             return False
         if self.at_once(k=k, dim=dim) < min(queries, _LEAST_AT_ONCE):
             return False
