@@ -26,7 +26,9 @@ LARGE = {"k": 10, "rows": 100_000, "dim": 384, "queries": 64}
         ({"queries": 2}, False),
         ({"queries": 2, "dim": 768}, True),
         ({"rows": 5_000}, False),
-        ({"rows": 5_000, "dim": 768}, True),
+        ({"rows": 6_000, "dim": 768}, True),
+        ({"rows": 5_000, "dim": 768}, False),
+        ({"rows": 6_000, "dim": 768, "k": 12}, False),
         ({"k": 100}, True),
         ({"k": 101}, False),
         ({"k": 50, "queries": 128}, True),
@@ -113,8 +115,8 @@ def test_no_rounded_score_is_farther_off_than_is_said(dim: int) -> None:
 
 
 def screened_engine(vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("kosine.engines.screening._LEAST_SIZE", 0)
-    monkeypatch.setattr("kosine.engines.screening._LEAST_ASKED", 0)
+    for name in ("_LEAST_SIZE", "_LEAST_ROWS_EACH", "_LEAST_ASKED"):
+        monkeypatch.setattr(f"kosine.engines.screening.{name}", 0)
     matrix = matrix_of(vectors, order="row_major")
     return cpu_device().build(matrix, metric="cosine", max_k=200, max_rows=128)
 

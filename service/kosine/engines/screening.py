@@ -25,6 +25,8 @@ _MOST_RESULTS_TOGETHER = 6400
 """Of one query, and of all of a call: past it looking rows up costs more than the product saves."""
 _LEAST_SIZE = 2**21
 """Of a tile: below it the calls around the product cost more than is saved."""
+_LEAST_ROWS_EACH = 256
+"""Of a tile, for each that passes: a number that is looked up costs as much as a hundred of the product."""
 _LEAST_ASKED = 1024
 """Numbers of the queries of a call: below it the product is bound by reading the items, rounded or not."""
 _SPARE = 12
@@ -62,6 +64,8 @@ class Screening:
         if queries == 1 or queries * dim < _LEAST_ASKED or rows * dim < _LEAST_SIZE:
             return False
         if k > _MOST_RESULTS or queries * k > _MOST_RESULTS_TOGETHER:
+            return False
+        if rows < _LEAST_ROWS_EACH * self.passing(k):
             return False
         if self.at_once(k=k, dim=dim) < min(queries, _LEAST_AT_ONCE):
             return False
