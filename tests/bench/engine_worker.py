@@ -45,7 +45,7 @@ def kosine(rows: int, dim: int, most: int) -> Search:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     device = importlib.import_module("kosine.engines.device").open_device("cpu", None)
     matrix = importlib.import_module("kosine.engines.matrix").ItemMatrix.allocate(
-        rows, dim, device.order("cosine", dim)
+        rows, dim, device.order("cosine", rows=rows, dim=dim)
     )
     begin = 0
     for part in unit_vectors(rows, dim, seed=0):

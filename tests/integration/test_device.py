@@ -178,12 +178,13 @@ result = dict(
 
 
 def test_items_lie_as_the_device_searches_them_fastest() -> None:
-    """Row-major where the CPU multiplies rounded numbers, nobody forbids it, and vectors are long."""
+    """Row-major where the CPU multiplies rounded numbers, nobody forbids it, and the matrix is large."""
     program = """
 device = open_device("cpu", 1)
 device.prepare()
 indexes = ("cosine", 768), ("cosine", 100), ("dot", 768)
-result = [device.describe()["bfloat16"], *(device.order(*index) for index in indexes)]
+orders = [device.order(metric, rows=100_000, dim=dim) for metric, dim in indexes]
+result = [device.describe()["bfloat16"], *orders]
 """
     never = ["off", "dim_major", "dim_major", "dim_major"]
     assert in_a_process(program) in (["on", "row_major", "dim_major", "dim_major"], never)

@@ -171,9 +171,9 @@ class NumpyDevice:
     fail_build: Exception | None = None
     built: list[NumpyEngine] = field(default_factory=list)
 
-    def order(self, metric: str, dim: int) -> Order:
+    def order(self, metric: str, *, rows: int, dim: int) -> Order:
         """See `EngineFactory.order`."""
-        del metric, dim
+        del metric, rows, dim
         return "dim_major"
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> NumpyEngine:

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 @pytest.fixture(params=["dim_major", "row_major", "screened"])
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Order:
     """How items lie. Small as they are in tests, they are screened where the parameter says so."""
-    for name in ("_LEAST_SIZE", "_LEAST_ROWS_EACH", "_LEAST_ASKED"):
+    for name in ("_LEAST_ROWS_EACH", "_LEAST_ASKED"):
         monkeypatch.setattr(f"kosine.engines.screening.{name}", 0 if request.param == "screened" else 2**62)
     return "dim_major" if request.param == "dim_major" else "row_major"

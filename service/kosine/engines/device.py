@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kosine.engines.cpus import available_cpus
 from kosine.engines.held_stderr import without_lines
-from kosine.engines.screening import SCREENED_FROM
+from kosine.engines.screening import is_large
 from kosine.engines.search_plan import scratch_bytes
 from kosine.errors import LoadCode, LoadError, Stage, StartupError
 
@@ -54,9 +54,9 @@ class TensorFlowDevice:
         """See `OpenedDevice.prepare`: cosine, of items that are not screened, is what most indexes have."""
         self.graphs.prepare("cosine", "dim_major")
 
-    def order(self, metric: str, dim: int) -> Order:
+    def order(self, metric: str, *, rows: int, dim: int) -> Order:
         """See `EngineFactory.order`: rounding, and looking rows up, are faster item after item."""
-        screened = self.rounds and metric == "cosine" and dim >= SCREENED_FROM
+        screened = self.rounds and metric == "cosine" and is_large(rows=rows, dim=dim)
         return "row_major" if screened else "dim_major"
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
@@ -87,7 +87,7 @@ class TensorFlowDevice:
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """See `EngineFactory.scratch_bytes`."""
-        screened = self.order("cosine", dim) == "row_major"
+        screened = self.order("cosine", rows=rows, dim=dim) == "row_major"
         return scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=screened)
 
     def describe(self) -> dict[str, str | int]:

@@ -75,7 +75,7 @@ class EngineFactory(Protocol):
     def device(self) -> str:
         """What TensorFlow calls it: `/CPU:0`, `/GPU:0`."""
 
-    def order(self, metric: str, dim: int) -> Order:
+    def order(self, metric: str, *, rows: int, dim: int) -> Order:
         """How items of an index should lie in its matrix to be searched fastest; any order is served."""
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> Engine:

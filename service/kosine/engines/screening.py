@@ -9,10 +9,12 @@ hundred, as copies of an item are.
 
 from __future__ import annotations
 
-__all__ = ("SCREENED_FROM", "Screening", "most_looked_up", "most_passing")
+__all__ = ("Screening", "is_large", "most_looked_up", "most_passing")
 
-SCREENED_FROM = 384
-"""Dimensions: with fewer the product is so small a part of a call that screening costs what it saves."""
+_LEAST_DIM = 384
+_LEAST_ROWS = 2**14
+_LEAST_NUMBERS = 10_000_000
+"""With less the product is so small a part of a call that screening costs what it saves."""
 
 _MOST_LOOKED_UP = 2**23
 """Numbers of the rows that pass, of all queries of a call: 32 MiB."""
@@ -23,8 +25,6 @@ _LEAST_AT_ONCE = 16
 _MOST_RESULTS = 128
 _MOST_RESULTS_TOGETHER = 6400
 """Of one query, and of all of a call: past it looking rows up costs more than the product saves."""
-_LEAST_SIZE = 2**21
-"""Of a tile: below it the calls around the product cost more than is saved."""
 _LEAST_ROWS_EACH = 256
 """Of a tile, for each that passes: a number that is looked up costs as much as a hundred of the product."""
 _LEAST_ASKED = 1024
@@ -41,6 +41,15 @@ _TOO_MUCH = 0.3
 _WEIGHT = 1 / 16
 _PROBE = 64
 """Calls by float32 after which screening is tried again."""
+
+
+def is_large(*, rows: int, dim: int) -> bool:
+    """Whether a matrix is worth screening.
+
+    >>> is_large(rows=20_000, dim=768), is_large(rows=20_000, dim=384), is_large(rows=10**6, dim=256)
+    (True, False, False)
+    """
+    return dim >= _LEAST_DIM and rows >= _LEAST_ROWS and rows * dim >= _LEAST_NUMBERS
 
 
 class Screening:
@@ -61,7 +70,7 @@ class Screening:
 
     def worth_trying(self, *, k: int, rows: int, dim: int, queries: int) -> bool:
         """For `queries` that want `k` of the `rows` of a tile."""
-        if queries == 1 or queries * dim < _LEAST_ASKED or rows * dim < _LEAST_SIZE:
+        if queries == 1 or queries * dim < _LEAST_ASKED:
             return False
         if k > _MOST_RESULTS or queries * k > _MOST_RESULTS_TOGETHER:
             return False

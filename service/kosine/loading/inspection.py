@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct, field
 
-from kosine.engines.screening import SCREENED_FROM
+from kosine.engines.screening import is_large
 from kosine.engines.search_plan import scratch_bytes
 from kosine.errors import LoadError
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_rows
@@ -349,7 +349,7 @@ def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
         dim=plan.dim,
         max_rows=_BATCH_ROWS,
         max_k=_MAX_K,
-        screened=plan.dim >= SCREENED_FROM,
+        screened=is_large(rows=plan.rows, dim=plan.dim),
     )
     peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES + read_buffers
     return MemoryEstimate(

@@ -283,7 +283,7 @@ class _Load:
             files.vectors,
             plan,
             metric=settings.metric,
-            order=self._factory.order(settings.metric, plan.dim),
+            order=self._factory.order(settings.metric, rows=plan.rows, dim=plan.dim),
             check_layout=settings.check_layout,
             drop_invalid=settings.invalid_rows == "drop",
             cancelled=self._job.cancelled,

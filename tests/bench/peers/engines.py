@@ -72,9 +72,9 @@ class PeerDevice:
     threads: int
     device: str = "/CPU:0"
 
-    def order(self, metric: str, dim: int) -> Order:
+    def order(self, metric: str, *, rows: int, dim: int) -> Order:
         """See `EngineFactory.order`: peers make their own copy."""
-        del metric, dim
+        del metric, rows, dim
         return "row_major"
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> _Engine:
