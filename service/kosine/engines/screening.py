@@ -9,6 +9,8 @@ hundred, as copies of an item are.
 
 from __future__ import annotations
 
+from kosine.engines.second_calls import SecondCalls
+
 __all__ = ("Screening", "is_large", "most_looked_up", "most_passing")
 
 _LEAST_DIM = 384
@@ -32,15 +34,10 @@ _LEAST_ASKED = 1024
 _SPARE = 12
 _MOST_TIMES = 8
 """Times the spare rows, before screening is given up."""
-_AGAIN = 0.15
-"""What a second call costs of the first, however few queries are in it."""
 _OFTEN = 0.03
 """Of what calls cost, second ones: more rows pass."""
 _TOO_MUCH = 0.3
 """Of what calls cost, second ones: as much as is saved."""
-_WEIGHT = 1 / 16
-_PROBE = 64
-"""Calls by float32 after which screening is tried again."""
 
 
 def is_large(*, rows: int, dim: int) -> bool:
@@ -57,8 +54,7 @@ class Screening:
 
     def __init__(self) -> None:
         self._times = 1
-        self._cost = 0.0
-        self._calls = 0
+        self._second = SecondCalls(too_much=_TOO_MUCH)
 
     def passing(self, k: int) -> int:
         """How many rows pass for `k` results."""
@@ -78,17 +74,13 @@ class Screening:
             return False
         if self.at_once(k=k, dim=dim) < min(queries, _LEAST_AT_ONCE):
             return False
-        if self._cost < _TOO_MUCH:
-            return True
-        self._calls += 1
-        return self._calls % _PROBE == 0
+        return self._second.worth_risking()
 
     def note(self, *, unproven: int, queries: int) -> None:
         """Of so many queries, so many had to be searched again."""
-        cost = _AGAIN + unproven / queries if unproven else 0.0
-        self._cost += _WEIGHT * (cost - self._cost)
-        if self._cost > _OFTEN and self._times < _MOST_TIMES:
-            self._times, self._cost = 2 * self._times, 0.0
+        self._second.note(again=unproven, queries=queries)
+        if self._second.cost > _OFTEN and self._times < _MOST_TIMES:
+            self._times, self._second.cost = 2 * self._times, 0.0
 
 
 def most_passing(k: int) -> int:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kosine.engines.second_calls import SecondCalls
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,42 +31,32 @@ _ROW_NUMBERS = 2**31
 """As many as an int32 holds."""
 _MOST_COMPARED = 2**22
 """Results times rows left out, of all queries: past it comparing takes longer than it saves."""
-_AGAIN = 0.15
-"""What a second call costs of the first, however few queries are in it: about one of 1 beside one of 64."""
 _TOO_MUCH = 0.08
 """What second calls may cost of the first ones; scores without rows cost that much more than plain ones."""
 _NEXT_TO_NOTHING = 0.005
 """Of the first calls: below it, one result more is enough."""
-_WEIGHT = 1 / 16
-_PROBE = 64
-"""Calls by the other way after which this one is tried again: callers change."""
 
 
 class SpareResults:
     """Whether to try, by what second calls have cost of late. Of one engine, used by its device thread."""
 
     def __init__(self) -> None:
-        self._cost = 0.0
-        self._calls = 0
+        self._second = SecondCalls(too_much=_TOO_MUCH)
 
     @property
     def results(self) -> int:
         """How many more to ask for."""
-        return 1 if self._cost < _NEXT_TO_NOTHING else SPARE
+        return 1 if self._second.cost < _NEXT_TO_NOTHING else SPARE
 
     def worth_trying(self, *, k: int, rows: int, queries: int, most: int) -> bool:
         """For `queries` that want `k` of `rows` and leave out `most` at most."""
         if k + SPARE > rows or queries * (k + SPARE) * most > _MOST_COMPARED:
             return False
-        if self._cost < _TOO_MUCH:
-            return True
-        self._calls += 1
-        return self._calls % _PROBE == 0
+        return self._second.worth_risking()
 
     def note(self, *, short: int, queries: int) -> None:
         """Of so many queries, so many had to be searched again."""
-        cost = _AGAIN + short / queries if short else 0.0
-        self._cost += _WEIGHT * (cost - self._cost)
+        self._second.note(again=short, queries=queries)
 
 
 def excluded_by(filters: Sequence[RowFilter | None]) -> list[NDArray[np.integer]]:
