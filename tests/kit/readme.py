@@ -147,7 +147,12 @@ class Reader:
         command = [*line.split(), "--port", "0", "--log-format", "json"]
         self._service = subprocess.Popen(command, cwd=self.folder, env=self._environment(), stderr=handle)
         os.close(handle)
-        eventually(lambda: '"reload_published"' in self._said(), within=60, what=f"reload_published: {line}")
+        # A small file may be loaded before the socket listens: either line may be the first.
+        eventually(
+            lambda: '"reload_published"' in self._said() and _URL.search(self._said()) is not None,
+            within=60,
+            what=f"published and listening: {line}",
+        )
         found = _URL.search(self._said())
         assert found is not None
         self._port = found[1]
