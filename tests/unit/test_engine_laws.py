@@ -317,7 +317,7 @@ def test_nothing_is_traced_once_a_metric_is_prepared(monkeypatch: pytest.MonkeyP
     kinds: list[tuple[str, Order]] = [("cosine", "dim_major"), ("cosine", "row_major"), ("dot", "dim_major")]
     for metric, order in kinds:
         cpu_device().graphs.prepare(metric, order)
-    monkeypatch.setattr("kosine.engines.screening._LEAST_ROWS_EACH", 0)
+    monkeypatch.setattr("kosine.engines.screening._LEAST_ROWS_EACH", ROWS_PER_RESULT)
     monkeypatch.setattr(tf.Graph, "__init__", refuse)
     for metric, order in kinds:
         engine = engine_over(gaussian(3_000, 8), max_k=200, metric=metric, order=order)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kosine.engines.screening import Screening
+from kosine.engines.search_plan import ROWS_PER_RESULT
 from tests.kit.device import cpu_device
 from tests.kit.engines import matrix_of
 from tests.kit.oracle import assert_exact, tolerance, true_scores
@@ -114,8 +115,8 @@ def test_no_rounded_score_is_farther_off_than_is_said(dim: int) -> None:
 
 
 def screened_engine(vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("_LEAST_ROWS_EACH", "_LEAST_ASKED"):
-        monkeypatch.setattr(f"kosine.engines.screening.{name}", 0)
+    for name, least in (("_LEAST_ROWS_EACH", ROWS_PER_RESULT), ("_LEAST_ASKED", 0)):
+        monkeypatch.setattr(f"kosine.engines.screening.{name}", least)
     matrix = matrix_of(vectors, order="row_major")
     return cpu_device().build(matrix, metric="cosine", max_k=200, max_rows=128)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kosine.engines.matrix import Order
+    from kosine.engines.matrix import ItemMatrix, Order
 
 
 def gaussian(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -102,6 +102,22 @@ def test_the_faster_way_is_taken_and_remembered(blas: float, graph: float, expec
     for rows in (5_000, 5_100):
         chosen = choice.blas(matrix_of(gaussian(rows, 4)), [lambda *_: None])
         assert expected == ("graph" if chosen is None else "blas")
+
+
+def test_each_order_of_items_is_measured_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLAS reads them at different speeds."""
+    orders: list[Order] = ["dim_major", "row_major"]
+    measured: list[Order] = []
+
+    def measure(_: SingleQueryChoice, matrix: ItemMatrix, __: object) -> bool:
+        measured.append(matrix.order)
+        return True
+
+    monkeypatch.setattr(SingleQueryChoice, "_measure", measure)
+    choice = SingleQueryChoice()
+    for order in (*orders, *orders):
+        choice.blas(matrix_of(gaussian(5_000, 4), order=order), [])
+    assert orders == measured
 
 
 def test_both_ways_answer_alike_through_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:

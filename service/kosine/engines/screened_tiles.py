@@ -51,8 +51,6 @@ class ScreenedTiles:
         if not possible or not self._screening.worth_trying(k=k, rows=rows, dim=self._dim, queries=asked):
             return None
         sizes = self._sizes_of(number, k)
-        if sizes is None:
-            return None
         graph = self._graphs.of("cosine", "screened", by_block=True, filtering=filtering)
         items, rounding = self._tiles[number], self._roundings[number]
         parts = [graph(part, items, sizes, rounding, *left_out) for part in _parts(queries, at_once)]
@@ -61,14 +59,13 @@ class ScreenedTiles:
         self._screening.note(unproven=len(unproven), queries=asked)
         return numbers, scores, unproven
 
-    def _sizes_of(self, number: int, k: int) -> Any | None:
-        """None where so many rows pass that blocks would not be used."""
+    def _sizes_of(self, number: int, k: int) -> Any:
         passing = self._screening.passing(k)
         key = (number, k, passing)
         if key not in self._sizes:
             first, rows = self._places[number]
             width = block_width(passing, rows)
-            self._sizes[key] = width and sizes_of(first=first, rows=rows, k=k, width=width, passing=passing)
+            self._sizes[key] = sizes_of(first=first, rows=rows, k=k, width=width, passing=passing)
         return self._sizes[key]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kosine.engines.matrix import ItemMatrix
+    from kosine.engines.matrix import ItemMatrix, Order
 
     Search = Callable[[NDArray[np.float32], int], Any]
     """(query [1, dim], k)"""
@@ -81,7 +81,7 @@ class SingleQuery:
 
 
 class SingleQueryChoice:
-    """Which way a query by itself takes: measured once for each size of matrix, by the first of that size.
+    """Which way a query by itself takes: measured once for each order and size of matrix.
 
     Not at each reload: a measurement beside requests says more about them, and takes their time. Of a matrix
     in tiles each call takes the next tile, since the time of either way is that of its tiles together: so it
@@ -90,14 +90,14 @@ class SingleQueryChoice:
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self._blas_is_faster: dict[tuple[int, int], bool] = {}
+        self._blas_is_faster: dict[tuple[Order, int, int], bool] = {}
 
     def blas(self, matrix: ItemMatrix, graphs: Sequence[Search]) -> SingleQuery | None:
         """The way by BLAS, or None where the graph, called alternately, took less time by the median.
 
         `graphs` search a tile each.
         """
-        size = (matrix.dim, matrix.rows.bit_length())
+        size = (matrix.order, matrix.dim, matrix.rows.bit_length())
         if size not in self._blas_is_faster:
             self._blas_is_faster[size] = self._measure(matrix, graphs)
         return SingleQuery(matrix) if self._blas_is_faster[size] else None
