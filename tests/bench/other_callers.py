@@ -71,8 +71,10 @@ def main(rows: int, dim: int, connections: int, rounds: int, seconds: float) -> 
         found = defaultdict(list)
         with ServiceProcess({"items": folder / "items.npy"}, edits=()) as service:
             url = service.wait_ready().url
-            for _ in range(rounds):
-                for load, wrk in senders.items():
+            for number in range(rounds):
+                # There and back: a window is not always behind the same one.
+                turns = list(senders.items())[:: 1 if number % 2 == 0 else -1]
+                for load, wrk in turns:
                     good = _good(
                         wrk, url, connections=connections, seconds=seconds, malformed=load == _MALFORMED
                     )
