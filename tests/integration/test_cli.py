@@ -196,14 +196,24 @@ def test_inspect_tells_a_good_file_from_a_bad_one(tmp_path: Path) -> None:
     assert "bad_magic" in bad.stdout
 
 
-@pytest.mark.parametrize(("chosen", "in_force"), [(None, "4"), ("20", "20")])
-def test_threads_of_blas_do_not_spin_unless_somebody_wants_it(chosen: str | None, in_force: str) -> None:
-    """Said before NumPy is loaded, which reads it once."""
+@pytest.mark.parametrize(
+    ("name", "chosen", "in_force"),
+    [
+        ("OPENBLAS_THREAD_TIMEOUT", None, "4"),
+        ("OPENBLAS_THREAD_TIMEOUT", "20", "20"),
+        ("OPENBLAS_NUM_THREADS", None, "1"),
+        ("OPENBLAS_NUM_THREADS", "2", "2"),
+    ],
+)
+def test_threads_of_blas_neither_spin_nor_outnumber_the_cpus_unless_somebody_wants_it(
+    name: str, chosen: str | None, in_force: str
+) -> None:
+    """Said before NumPy is loaded, which reads it once. The process may use one CPU."""
     ask = (
-        "import os, sys, kosine.cli; assert 'numpy' not in sys.modules; "
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "import kosine.cli; assert 'numpy' not in sys.modules; "
         "kosine.cli.main(['serve', '--check'], standalone_mode=False); print(os.environ[sys.argv[1]])"
     )
-    name = "OPENBLAS_THREAD_TIMEOUT"
     environment = {key: value for key, value in os.environ.items() if key != name}
     if chosen is not None:
         environment[name] = chosen
