@@ -21,6 +21,7 @@ from kosine.errors import LoadCode, LoadError, Stage
 from tests.kit.device import cpu_device
 from tests.kit.engines import NumpyEngine, matrix_of
 from tests.kit.oracle import assert_exact, best_first, tolerance, true_scores
+from tests.kit.screened import set_screening
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -317,7 +318,7 @@ def test_nothing_is_traced_once_a_metric_is_prepared(monkeypatch: pytest.MonkeyP
     kinds: list[tuple[str, Order]] = [("cosine", "dim_major"), ("cosine", "row_major"), ("dot", "dim_major")]
     for metric, order in kinds:
         cpu_device().graphs.prepare(metric, order)
-    monkeypatch.setattr("kosine.engines.screening._LEAST_ROWS_EACH", ROWS_PER_RESULT)
+    set_screening(monkeypatch, on=True)
     monkeypatch.setattr(tf.Graph, "__init__", refuse)
     for metric, order in kinds:
         engine = engine_over(gaussian(3_000, 8), max_k=200, metric=metric, order=order)

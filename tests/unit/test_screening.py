@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kosine.engines.screening import Screening
-from kosine.engines.search_plan import ROWS_PER_RESULT
 from tests.kit.device import cpu_device
 from tests.kit.engines import matrix_of
 from tests.kit.oracle import assert_exact, tolerance, true_scores
+from tests.kit.screened import set_screening
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,8 +115,7 @@ def test_no_rounded_score_is_farther_off_than_is_said(dim: int) -> None:
 
 
 def screened_engine(vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, least in (("_LEAST_ROWS_EACH", ROWS_PER_RESULT), ("_LEAST_ASKED", 0)):
-        monkeypatch.setattr(f"kosine.engines.screening.{name}", least)
+    set_screening(monkeypatch, on=True)
     matrix = matrix_of(vectors, order="row_major")
     return cpu_device().build(matrix, metric="cosine", max_k=200, max_rows=128)
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import kosine
-from kosine.engines.cpus import available_cpus
+from kosine.engines.cpus import blas_environment
 from kosine.errors import ConfigurationError, StartupError
 
 __all__ = ("main",)
@@ -64,8 +64,5 @@ def main() -> None:
 
     Queries that come together are answered together; a file that changes is swapped in meanwhile.
     """
-    # Read once, when NumPy loads it. OpenBLAS's threads spin for 20 ms after each product otherwise, and take
-    # the cores from TensorFlow's (docs/performance.md); and it starts one for each core of the machine,
-    # whatever a container may use of them.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(available_cpus()))
+    for name, value in blas_environment().items():
+        os.environ.setdefault(name, value)

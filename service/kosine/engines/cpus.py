@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ("available_cpus", "cpu_limit", "parse_cpu_max", "parse_quota")
+__all__ = ("available_cpus", "blas_environment", "cpu_limit", "parse_cpu_max", "parse_quota")
 
 _V1_MOUNTS = ("cpu", "cpu,cpuacct")
 
@@ -50,6 +50,15 @@ def cpu_limit(quotas: Iterable[float], allowed: int) -> int:
 def available_cpus(root: Path = Path("/")) -> int:
     """CPUs of this process, as /proc and /sys under `root` tell; files that are missing limit nothing."""
     return cpu_limit(_quotas(root), len(os.sched_getaffinity(0)))
+
+
+def blas_environment() -> dict[str, str]:
+    """What OpenBLAS is to be told before NumPy is loaded, when it is read once.
+
+    Its threads spin for 20 ms after each product otherwise, and take the cores from TensorFlow's
+    (docs/performance.md); and it starts one for each core of the machine, whatever a container may use.
+    """
+    return {"OPENBLAS_THREAD_TIMEOUT": "4", "OPENBLAS_NUM_THREADS": str(available_cpus())}
 
 
 def _quotas(root: Path) -> Iterator[float]:

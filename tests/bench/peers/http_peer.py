@@ -14,6 +14,7 @@ import msgspec
 from kosine.bench.load_job import Target
 from kosine.bench.load_process import LoadProcess
 from kosine.bench.wrk import Wrk
+from kosine.engines.cpus import blas_environment
 from tests.bench.peers.http_asker import HttpAsker
 from tests.kit.ports import free_port
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ("HttpPeer", "kosine_ids", "kosine_query", "triton_ids", "triton_query")
 
 _HOST = "127.0.0.1"
-_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_THREAD_TIMEOUT": "4"}
-"""Threads of BLAS that do not spin, as kosine has them, serve its peers as well."""
 
 
 def kosine_query(embedding: Sequence[float], k: int) -> bytes:
@@ -101,7 +100,8 @@ class HttpPeer:
             return
         process = subprocess.Popen(
             self.command(data, port),
-            env={**os.environ, **_ENVIRONMENT},
+            # Threads of BLAS that do not spin, as kosine has them, serve its peers as well.
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **blas_environment()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

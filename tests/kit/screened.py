@@ -1,0 +1,20 @@
+"""Small as matrices are in tests, whether they are screened is said here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kosine.engines.search_plan import ROWS_PER_RESULT
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ("set_screening",)
+
+_NEVER = 2**62
+
+
+def set_screening(monkeypatch: pytest.MonkeyPatch, *, on: bool) -> None:
+    """Screen row-major items wherever blocks are used, or nowhere."""
+    for name, least in (("_LEAST_ROWS_EACH", ROWS_PER_RESULT), ("_LEAST_ASKED", 0)):
+        monkeypatch.setattr(f"kosine.engines.screening.{name}", least if on else _NEVER)
