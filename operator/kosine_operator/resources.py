@@ -210,6 +210,7 @@ class Process(_Struct, frozen=True):
     """Settings of the service's process."""
 
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    screening: Literal["auto", "never"] | None = None
     memory_limit: Size | None = None
     load_slots: Annotated[int, Meta(ge=1, le=64)] | None = None
     load_nice: Annotated[int, Meta(ge=0, le=19)] | None = None

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kosine.engines.engine import EngineFactory, OpenedDevice
-    from kosine.settings import Device, ServiceSettings, Settings
+    from kosine.settings import Device, Screening, ServiceSettings, Settings
 
 __all__ = ("serve",)
 
@@ -59,7 +59,7 @@ def serve(
     config_path: Path | None,
     load_settings: Callable[[], Settings],
     started: Callable[[str], None],
-    open_device: Callable[[Device, int | None], OpenedDevice] = open_device,
+    open_device: Callable[[Device, int | None, Screening], OpenedDevice] = open_device,
 ) -> None:
     """Serve until SIGTERM or SIGINT; blocks.
 
@@ -69,7 +69,8 @@ def serve(
     """
     sock = bind(settings.service.host, settings.service.port)
     try:
-        device = open_device(settings.service.device, settings.service.threads)
+        service = settings.service
+        device = open_device(service.device, service.threads, service.screening)
         structlog.get_logger("kosine").info("device_opened", **device.describe())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(

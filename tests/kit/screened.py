@@ -16,5 +16,5 @@ _NEVER = 2**62
 
 def set_screening(monkeypatch: pytest.MonkeyPatch, *, on: bool) -> None:
     """Screen row-major items wherever blocks are used, or nowhere."""
-    for name, least in (("_LEAST_ROWS_EACH", ROWS_PER_RESULT), ("_LEAST_ASKED", 0)):
-        monkeypatch.setattr(f"kosine.engines.screening.{name}", least if on else _NEVER)
+    least = ROWS_PER_RESULT if on else _NEVER
+    monkeypatch.setattr("kosine.engines.screening._LEAST_ROWS_EACH", least)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kosine.engines.cpus import available_cpus, cpu_limit, parse_cpu_max, parse_quota
+from kosine.engines.cpus import available_cpus, bfloat16_unit, cpu_limit, parse_cpu_max, parse_quota
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,3 +92,24 @@ def test_every_cgroup_above_the_process_is_looked_at(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert expected == available_cpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", "avx512"),
+        ("flags\t\t: fpu avx512_bf16 amx_bf16 amx_tile\n", "amx"),
+        ("processor\t: 0\nflags\t\t: fpu avx512f\nvmx flags\t: vnmi\n", "off"),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", "off"),
+        (None, "off"),
+    ],
+    ids=["avx512", "both", "neither", "no x86", "no file"],
+)
+def test_what_multiplies_bfloat16_is_read_from_the_flags(
+    tmp_path: Path, cpuinfo: str | None, expected: str
+) -> None:
+    """The faster of two; what was not measured counts as none."""
+    if cpuinfo is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(cpuinfo)
+    assert expected == bfloat16_unit(tmp_path)

@@ -47,6 +47,7 @@ ALL_OF_A_SERVER: dict[str, Any] = {
     "gpu": {"count": 1, "resourceName": "amd.com/gpu", "runtimeClassName": "nvidia"},
     "process": {
         "threads": 1,
+        "screening": "never",
         "memoryLimit": "1Gi",
         "loadSlots": 1,
         "loadNice": 5,

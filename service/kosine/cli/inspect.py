@@ -171,10 +171,13 @@ def _content(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _memory(memory: MemoryEstimate) -> Iterator[tuple[str, str]]:
-    matrix, scratch, load, reload = map(
-        human_size, (memory.matrix, memory.scratch, memory.load_peak, memory.reload_peak)
+    matrix, rounded, scratch, load, reload = map(
+        human_size,
+        (memory.matrix, memory.rounded, memory.scratch, memory.load_peak, memory.reload_peak),
     )
     yield "memory", f"{matrix} matrix, {scratch} for a batch of 128"
+    if memory.rounded:
+        yield "", f"{rounded} for a copy in bfloat16, on CPUs that multiply it; service.screening=never: none"
     yield "", f"{load} to load, {reload} to reload while serving"
 
 

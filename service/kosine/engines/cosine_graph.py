@@ -77,6 +77,7 @@ class CosineGraph:
             self._screened: ScreenedTiles | None = None
             if self._order == "row_major":
                 self._screened = ScreenedTiles(matrix, self._tiles, graphs=graphs)
+                self.nbytes += self._screened.nbytes
 
     @property
     def single_query(self) -> Literal["blas", "graph"]:
@@ -315,7 +316,8 @@ class CosineGraph:
     def _warm_up(self, size: int, k: int, filtering: Filtering) -> None:
         masked = filtering == "masks"
         at_once = masked_calls(self._queries_per_call) if masked else self._queries_per_call
-        queries = np.ones((min(size, at_once), self.dim), np.float32)
+        # As callers ask: screening learns from what it finds.
+        queries = self.take(np.arange(min(size, at_once)) % self.rows)
         filter_ = RowFilter(
             excluded=np.zeros(1, np.int32) if filtering == "places" else None,
             mask=np.ones(self.rows, np.bool_) if masked else None,

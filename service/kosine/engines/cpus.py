@@ -9,12 +9,23 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ("available_cpus", "blas_environment", "cpu_limit", "parse_cpu_max", "parse_quota")
+__all__ = (
+    "Bfloat16",
+    "available_cpus",
+    "bfloat16_unit",
+    "blas_environment",
+    "cpu_limit",
+    "parse_cpu_max",
+    "parse_quota",
+)
+
+Bfloat16 = Literal["amx", "avx512", "off"]
+"""What multiplies bfloat16, the faster first. Either is faster than float32, and sums in it."""
 
 _V1_MOUNTS = ("cpu", "cpu,cpuacct")
 
@@ -59,6 +70,15 @@ def blas_environment() -> dict[str, str]:
     (docs/performance.md); and it starts one for each core of the machine, whatever a container may use.
     """
     return {"OPENBLAS_THREAD_TIMEOUT": "4", "OPENBLAS_NUM_THREADS": str(available_cpus())}
+
+
+def bfloat16_unit(root: Path = Path("/")) -> Bfloat16:
+    """What /proc under `root` says of it: since Sapphire Rapids Intel has AMX, AMD since Zen 4 AVX512."""
+    lines = _read(root / "proc/cpuinfo").splitlines()
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    if "amx_bf16" in flags:
+        return "amx"
+    return "avx512" if "avx512_bf16" in flags else "off"
 
 
 def _quotas(root: Path) -> Iterator[float]:

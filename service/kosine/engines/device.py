@@ -11,16 +11,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from kosine.engines.cpus import available_cpus
+from kosine.engines.cpus import available_cpus, bfloat16_unit
 from kosine.engines.held_stderr import without_lines
-from kosine.engines.screening import is_large
-from kosine.engines.search_plan import scratch_bytes
+from kosine.engines.screening import is_worth_a_copy
+from kosine.engines.search_plan import rounded_bytes, scratch_bytes
 from kosine.errors import LoadCode, LoadError, Stage, StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kosine.engines.cosine_graph import CosineGraph
+    from kosine.engines.cpus import Bfloat16
     from kosine.engines.matrix import ItemMatrix, Order
     from kosine.engines.search_graphs import SearchGraphs
 
@@ -30,11 +31,12 @@ _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TF_ENABLE_ONEDNN_OPTS": "1",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
 }
 """Read by TensorFlow while it is imported; what the user has set stays. Without oneDNN a batch takes 4-7
-times as long; without growth the first process takes the whole GPU. BF16 lets oneDNN round some products
-where that is faster; only `kosine.engines.screened_scores` makes such."""
+times as long; without growth the first process takes the whole GPU."""
+
+_EXACT = {"TF_SET_ONEDNN_FPMATH_MODE": "STRICT"}
+"""Whatever the user has set: otherwise oneDNN may round what is to be multiplied as float32."""
 
 _BANNER = re.compile(rb"All log messages before absl::InitializeLog|oneDNN custom operations are on")
 
@@ -47,16 +49,16 @@ class TensorFlowDevice:
     threads: int
     facts: Mapping[str, str | int]
     graphs: SearchGraphs
-    rounds: bool
-    """Whether products of rounded numbers are to be had."""
+    bfloat16: Bfloat16
+    """What large matrices are screened with."""
 
     def prepare(self) -> None:
         """See `OpenedDevice.prepare`: cosine, of items that are not screened, is what most indexes have."""
         self.graphs.prepare("cosine", "dim_major")
 
     def order(self, metric: str, *, rows: int, dim: int) -> Order:
-        """See `EngineFactory.order`: rounding, and looking rows up, are faster item after item."""
-        screened = self.rounds and metric == "cosine" and is_large(rows=rows, dim=dim)
+        """See `EngineFactory.order`: rows that pass a screening are looked up, so each lies in one piece."""
+        screened = metric == "cosine" and is_worth_a_copy(self.bfloat16, rows=rows, dim=dim)
         return "row_major" if screened else "dim_major"
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> CosineGraph:
@@ -88,14 +90,19 @@ class TensorFlowDevice:
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """See `EngineFactory.scratch_bytes`."""
         screened = self.order("cosine", rows=rows, dim=dim) == "row_major"
-        return scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=screened)
+        calls = scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=screened)
+        return calls + (rounded_bytes(rows=rows, dim=dim) if screened else 0)
 
     def describe(self) -> dict[str, str | int]:
-        """What the log should say once: version, device, threads, oneDNN."""
+        """What the log should say once: version, device, threads, oneDNN, and what multiplies bfloat16."""
         return dict(self.facts)
 
 
-def open_device(device: Literal["auto", "cpu", "gpu"], threads: int | None) -> TensorFlowDevice:
+def open_device(
+    device: Literal["auto", "cpu", "gpu"],
+    threads: int | None,
+    screening: Literal["auto", "never"] = "auto",
+) -> TensorFlowDevice:
     """Import TensorFlow, set it up for exact scores on `threads` CPUs, and choose the device.
 
     Call once, before anything else imports TensorFlow. StartupError: TensorFlow is not installed or does not
@@ -103,6 +110,7 @@ def open_device(device: Literal["auto", "cpu", "gpu"], threads: int | None) -> T
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.update(_EXACT)
     tf = _import_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
@@ -116,17 +124,16 @@ def open_device(device: Literal["auto", "cpu", "gpu"], threads: int | None) -> T
     except RuntimeError as error:
         raise StartupError(f"TensorFlow was already running with other settings: {error}") from error
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
-    from kosine.engines.screened_scores import rounds_to_bfloat16  # noqa: PLC0415  see the module
-    from kosine.engines.search_graphs import SearchGraphs  # noqa: PLC0415
+    from kosine.engines.search_graphs import SearchGraphs  # noqa: PLC0415  see the module
 
     name = "/GPU:0" if use_gpu else "/CPU:0"
-    rounds = not use_gpu and rounds_to_bfloat16()
+    bfloat16 = "off" if use_gpu or screening == "never" else _bfloat16()
     return TensorFlowDevice(
         device=name,
         threads=threads,
-        facts=_facts(tf, gpus[:1] if use_gpu else [], threads) | {"bfloat16": "on" if rounds else "off"},
+        facts=_facts(tf, gpus[:1] if use_gpu else [], threads) | {"bfloat16": bfloat16},
         graphs=SearchGraphs(name),
-        rounds=rounds,
+        bfloat16=bfloat16,
     )
 
 
@@ -188,6 +195,15 @@ def _onednn() -> str:
     except ImportError:
         return "unknown"
     return "on" if IsMklEnabled() else "off"
+
+
+def _bfloat16() -> Bfloat16:
+    """What the CPU has, as long as oneDNN uses it as `kosine.engines.screened_scores` takes for granted."""
+    from kosine.engines.screened_scores import products_are_near  # noqa: PLC0415  see the module
+
+    found = bfloat16_unit()
+    usable = found != "off" and _onednn() == "on" and products_are_near()
+    return found if usable else "off"
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ class Engine(Protocol):
     max_k: int
     device: str
     nbytes: int
-    """Bytes the engine holds for its matrix, on its device."""
+    """Bytes the engine holds for its matrix, on its device, copies of its own included."""
 
     @property
     def single_query(self) -> str:
@@ -82,7 +82,7 @@ class EngineFactory(Protocol):
         """Take the matrix over: no copy on a CPU."""
 
     def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
-        """Upper bound of what a call needs beside the matrix, for memory admission."""
+        """Upper bound of what an engine and its calls need beside the matrix, for memory admission."""
 
 
 class OpenedDevice(EngineFactory, Protocol):

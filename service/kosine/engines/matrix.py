@@ -9,9 +9,10 @@ memory without a copy and aborts the process on any other.
 
 from __future__ import annotations
 
+import math
 import mmap
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ("BLOCK", "ItemMatrix", "Order", "padded_rows", "tiling")
+__all__ = ("BLOCK", "ItemMatrix", "Order", "padded_rows", "tiling", "zeroed")
 
 Order = Literal["row_major", "dim_major"]
 """Item after item, or component after component."""
@@ -33,6 +34,14 @@ MOST_COLUMNS = 2**17
 
 TILE_COLUMNS = 2**16
 """Of one tile of several: its scores for 128 queries are 32 MiB."""
+
+
+def zeroed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Page-aligned memory that goes back to the system when the last reference drops."""
+    buffer = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        buffer.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape)
 
 
 def padded_rows(rows: int) -> int:
@@ -90,11 +99,8 @@ class ItemMatrix:
     def allocate(cls, rows: int, dim: int, order: Order = "dim_major") -> ItemMatrix:
         """Zeroed, page-aligned memory that goes back to the system when the last reference drops."""
         tiles, columns = tiling(rows)
-        buffer = mmap.mmap(-1, tiles * dim * columns * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            buffer.madvise(mmap.MADV_HUGEPAGE)
         shape = (tiles, dim, columns) if order == "dim_major" else (tiles, columns, dim)
-        return cls(data=np.frombuffer(buffer, dtype=np.float32).reshape(shape), rows=rows, order=order)
+        return cls(data=zeroed(shape, np.dtype(np.float32)), rows=rows, order=order)
 
     def tiles(self) -> list[tuple[int, int]]:
         """(first row, rows) of each tile; none is empty.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from kosine.engines.screened_scores import rounding_of
+from kosine.engines.matrix import zeroed
+from kosine.engines.screened_scores import round_items
 from kosine.engines.screening import Screening
 from kosine.engines.search_graphs import sizes_of
 from kosine.engines.search_plan import block_width
@@ -29,12 +30,19 @@ class ScreenedTiles:
     """Of one engine, used by its device thread."""
 
     def __init__(self, matrix: ItemMatrix, tiles: Sequence[Any], *, graphs: SearchGraphs) -> None:
-        """`tiles` are those of the row-major `matrix`."""
+        """`tiles` are those of the row-major `matrix`, which is copied in bfloat16."""
         self._tiles = tiles
         self._places = matrix.tiles()
         self._dim = matrix.dim
         self._graphs = graphs
-        self._roundings = [tf.constant(rounding_of(items)) for items in matrix.data]
+        copy = zeroed(matrix.data.shape, np.dtype(np.uint16))
+        self._roundings = [
+            tf.constant(round_items(items, rounded)) for items, rounded in zip(matrix.data, copy, strict=True)
+        ]
+        bits = [tf.experimental.dlpack.from_dlpack(tile.__dlpack__()) for tile in copy]
+        self._rounded = [tf.bitcast(tile, tf.bfloat16) for tile in bits]
+        self.nbytes = int(copy.nbytes)
+        """Of the copy."""
         self._screening = Screening()
         self._sizes: dict[tuple[int, int, int], Any] = {}
 
@@ -52,8 +60,8 @@ class ScreenedTiles:
             return None
         sizes = self._sizes_of(number, k)
         graph = self._graphs.of("cosine", "screened", by_block=True, filtering=filtering)
-        items, rounding = self._tiles[number], self._roundings[number]
-        parts = [graph(part, items, sizes, rounding, *left_out) for part in _parts(queries, at_once)]
+        tile = self._tiles[number], self._rounded[number], sizes, self._roundings[number]
+        parts = [graph(part, *tile, *left_out) for part in _parts(queries, at_once)]
         numbers, scores, proven = parts[0] if len(parts) == 1 else map(_joined, zip(*parts, strict=True))
         unproven = np.flatnonzero(~proven.numpy())
         self._screening.note(unproven=len(unproven), queries=asked)

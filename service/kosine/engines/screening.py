@@ -1,7 +1,7 @@
 """Whether a batch is screened, and how many rows pass: policy, learned from the answers. No TensorFlow.
 
-Screened means: scores rounded as bfloat16 has them, which some CPUs multiply several times as fast, choose a
-few rows more than are wanted, and those are scored as ever (`kosine.engines.screened_scores`). Each answer
+Screened means: scores of a copy in bfloat16, which some CPUs multiply up to several times as fast, choose a
+few rows more than are wanted, and those are scored by float32 (`kosine.engines.screened_scores`). Each answer
 tells whether what was chosen is proven to hold the best rows. Who has no such proof is searched by float32,
 so more rows pass where that happens often, and nothing is screened where it goes on: near ties by the
 hundred, as copies of an item are.
@@ -9,11 +9,18 @@ hundred, as copies of an item are.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kosine.engines.second_calls import SecondCalls
 
-__all__ = ("Screening", "is_large", "most_looked_up", "most_passing")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_LEAST_DIM = 384
+    from kosine.engines.cpus import Bfloat16
+
+__all__ = ("Screening", "is_worth_a_copy", "most_looked_up", "most_passing")
+
+_LEAST_DIM: Mapping[Bfloat16, int] = {"amx": 384, "avx512": 768}
 _LEAST_ROWS = 2**14
 _LEAST_NUMBERS = 10_000_000
 """With less the product is so small a part of a call that screening costs what it saves."""
@@ -29,8 +36,6 @@ _MOST_RESULTS_TOGETHER = 6400
 """Of one query, and of all of a call: past it looking rows up costs more than the product saves."""
 _LEAST_ROWS_EACH = 256
 """Of a tile, for each that passes: a number that is looked up costs as much as a hundred of the product."""
-_LEAST_ASKED = 1024
-"""Numbers of the queries of a call: below it the product is bound by reading the items, rounded or not."""
 _SPARE = 12
 _MOST_TIMES = 8
 """Times the spare rows, before screening is given up."""
@@ -40,13 +45,16 @@ _TOO_MUCH = 0.3
 """Of what calls cost, second ones: as much as is saved."""
 
 
-def is_large(*, rows: int, dim: int) -> bool:
-    """Whether a matrix is worth screening.
+def is_worth_a_copy(bfloat16: Bfloat16, *, rows: int, dim: int) -> bool:
+    """Whether a matrix should be screened by a CPU that has this.
 
-    >>> is_large(rows=20_000, dim=768), is_large(rows=20_000, dim=384), is_large(rows=10**6, dim=256)
-    (True, False, False)
+    >>> [is_worth_a_copy("amx", rows=20_000, dim=dim) for dim in (768, 384)]
+    [True, False]
+    >>> [is_worth_a_copy(bfloat16, rows=10**6, dim=512) for bfloat16 in ("amx", "avx512", "off")]
+    [True, False, False]
     """
-    return dim >= _LEAST_DIM and rows >= _LEAST_ROWS and rows * dim >= _LEAST_NUMBERS
+    least = _LEAST_DIM.get(bfloat16)
+    return least is not None and dim >= least and rows >= _LEAST_ROWS and rows * dim >= _LEAST_NUMBERS
 
 
 class Screening:
@@ -66,8 +74,6 @@ class Screening:
 
     def worth_trying(self, *, k: int, rows: int, dim: int, queries: int) -> bool:
         """For `queries` that want `k` of the `rows` of a tile."""
-        if queries == 1 or queries * dim < _LEAST_ASKED:
-            return False
         if k > _MOST_RESULTS or queries * k > _MOST_RESULTS_TOGETHER:
             return False
         if rows < _LEAST_ROWS_EACH * self.passing(k):
@@ -80,7 +86,8 @@ class Screening:
         """Of so many queries, so many had to be searched again."""
         self._second.note(again=unproven, queries=queries)
         if self._second.cost > _OFTEN and self._times < _MOST_TIMES:
-            self._times, self._second.cost = 2 * self._times, 0.0
+            self._times *= 2
+            self._second.forget()
 
 
 def most_passing(k: int) -> int:

@@ -20,6 +20,7 @@ __all__ = (
     "block_width",
     "masked_calls",
     "queries_per_call",
+    "rounded_bytes",
     "scratch_bytes",
     "warm_up_calls",
 )
@@ -79,8 +80,18 @@ def masked_calls(queries_per_call: int) -> int:
     return max(1, queries_per_call // 2)
 
 
+def rounded_bytes(*, rows: int, dim: int) -> int:
+    """Of the copy that a matrix is screened by, in bfloat16.
+
+    >>> rounded_bytes(rows=100_000, dim=768)
+    153747456
+    """
+    tiles, columns = tiling(rows)
+    return 2 * tiles * columns * dim
+
+
 def scratch_bytes(*, rows: int, dim: int, max_rows: int, max_k: int, screened: bool = False) -> int:
-    """Upper bound of what calls make the process hold beside the matrix, which may be `screened` first.
+    """Upper bound of what calls make the process hold beside the matrix, which may be `screened`.
 
     Twice what one call uses: TensorFlow's pooling allocator takes a second region of that size as soon as
     something small sits in the first, and keeps both.

@@ -30,3 +30,7 @@ class SecondCalls:
         """Of so many queries, so many had to be searched again."""
         cost = _AGAIN + again / queries if again else 0.0
         self.cost += _WEIGHT * (cost - self.cost)
+
+    def forget(self) -> None:
+        """What they cost was of a first way that is no longer taken."""
+        self.cost = 0.0

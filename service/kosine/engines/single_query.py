@@ -103,7 +103,8 @@ class SingleQueryChoice:
         return SingleQuery(matrix) if self._blas_is_faster[size] else None
 
     def _measure(self, matrix: ItemMatrix, graphs: Sequence[Search]) -> bool:
-        query = np.ones((1, matrix.dim), np.float32)
+        # With others near it, as what callers ask for has; numbers at random are easier to screen.
+        query = matrix.take(np.zeros(1, np.intp))
         blas = [SingleQuery(matrix.tile(number)).search for number in range(len(graphs))]
         k = min(_K, matrix.rows)
         if blas[0](query, k) is None:

@@ -55,7 +55,8 @@ def masked(scores: Any, masks: Any, which: Any) -> Any:
 
 def without(scores: Any, places: Any) -> Any:
     """A copy of `scores` with -inf at `places` [M, 2] int32, each (query, column)."""
-    return tf.tensor_scatter_nd_update(scores, places, tf.fill([tf.shape(places)[0]], float("-inf")))
+    nothing = tf.constant(float("-inf"), scores.dtype)
+    return tf.tensor_scatter_nd_update(scores, places, tf.fill([tf.shape(places)[0]], nothing))
 
 
 def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any) -> tuple[Any, Any]:

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct, field
 
-from kosine.engines.screening import is_large
-from kosine.engines.search_plan import scratch_bytes
+from kosine.engines.screening import is_worth_a_copy
+from kosine.engines.search_plan import rounded_bytes, scratch_bytes
 from kosine.errors import LoadError
 from kosine.loading.artifact import LOAD_BUFFER_BYTES, not_finite_rows, zero_rows
 from kosine.loading.ids import read_ids, read_ids_header
@@ -49,6 +49,8 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
     """Bytes that serving the file takes, with batches of 128 rows."""
 
     matrix: int
+    rounded: int
+    """A copy in bfloat16, for cosine, where the CPU has AMX or, for long vectors, AVX512_BF16."""
     scratch: int
     load_peak: int
     reload_peak: int
@@ -273,7 +275,7 @@ class _Look:
     def _describe(self, plan: MatrixPlan, reader: Reader) -> None:
         found = self.found
         found.layout, found.rows, found.dim = plan.layout, plan.rows, plan.dim
-        found.memory = _estimate(plan, reader.buffer_bytes)
+        found.memory = _estimate(plan, self.metric, reader.buffer_bytes)
 
     def _judge(self, chosen: Measured, measured: list[Measured]) -> None:
         """As `read_matrix` does: what of the content is tolerated, and what norms say of the layout."""
@@ -343,17 +345,16 @@ def _choose(candidates: list[Measured], *, flat: bool) -> tuple[Measured, str]:
     return first, "no unit vectors either way; rows are usual"
 
 
-def _estimate(plan: MatrixPlan, read_buffers: int) -> MemoryEstimate:
-    scratch = scratch_bytes(
-        rows=plan.rows,
-        dim=plan.dim,
-        max_rows=_BATCH_ROWS,
-        max_k=_MAX_K,
-        screened=is_large(rows=plan.rows, dim=plan.dim),
-    )
-    peak = plan.nbytes + scratch + LOAD_BUFFER_BYTES + read_buffers
+def _estimate(plan: MatrixPlan, metric: Metric, read_buffers: int) -> MemoryEstimate:
+    rows, dim = plan.rows, plan.dim
+    # The CPU it will be served on is not known.
+    screened = metric == "cosine" and is_worth_a_copy("amx", rows=rows, dim=dim)
+    rounded = rounded_bytes(rows=rows, dim=dim) if screened else 0
+    scratch = scratch_bytes(rows=rows, dim=dim, max_rows=_BATCH_ROWS, max_k=_MAX_K, screened=screened)
+    served = plan.nbytes + rounded + scratch
+    peak = served + LOAD_BUFFER_BYTES + read_buffers
     return MemoryEstimate(
-        matrix=plan.nbytes, scratch=scratch, load_peak=peak, reload_peak=peak + plan.nbytes + scratch
+        matrix=plan.nbytes, rounded=rounded, scratch=scratch, load_peak=peak, reload_peak=peak + served
     )
 
 

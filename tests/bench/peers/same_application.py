@@ -25,7 +25,7 @@ def main(name: str, file: str, port: str, *edits: str) -> None:
         config_path=None,
         load_settings=load,
         started=lambda _url: None,
-        open_device=lambda _, threads: PeerDevice(engine, threads or available_cpus()),
+        open_device=lambda _device, threads, _screening: PeerDevice(engine, threads or available_cpus()),
     )
 
 
