@@ -111,8 +111,8 @@ def test_no_rounded_score_is_farther_off_than_is_said(dim: int) -> None:
     copy = np.zeros(items.shape, np.uint16)
     bound = _off_by(tf.constant(queries), round_items(items, copy)).numpy()[:, None]
     assert (np.abs(in_bfloat16(queries) @ in_bfloat16(items).T - exact) <= bound).all()
-    here = _rounded_product(tf.constant(queries), tf.bitcast(copy, tf.bfloat16))
-    off = np.abs(tf.cast(here, tf.float32).numpy() - exact)
+    here = tf.cast(_rounded_product(tf.constant(queries), tf.bitcast(copy, tf.bfloat16)), tf.float32)
+    off = np.abs(here.numpy() - exact)
     assert (off <= bound + _half_step(here).numpy()).all()
 
 
@@ -124,7 +124,7 @@ def test_half_a_step_is_half_the_distance_to_the_next_number_away_from_zero() ->
     from kosine.engines.screened_scores import _half_step
 
     scores = [0.5, 0.75, 0.99609375, 1.0, -0.5, -0.25, 2.0**-20]
-    steps = _half_step(tf.constant(scores, tf.bfloat16)).numpy().tolist()
+    steps = _half_step(tf.constant(scores)).numpy().tolist()
     assert [2.0**-9, 2.0**-9, 2.0**-9, 2.0**-8, 2.0**-9, 2.0**-10, 2.0**-28] == steps
 
 
@@ -158,3 +158,16 @@ def test_a_call_that_would_look_up_too_much_is_made_in_parts(
     monkeypatch.setattr("kosine.engines.screening._MOST_ROWS_LOOKED_UP", 16 * 22)
     monkeypatch.setattr(engine, "_by_float32", None)
     assert_exact(engine.search(asked, 10), true_scores(vectors, asked), 10, within=tolerance(64))
+
+
+@pytest.mark.parametrize("positive", [0, 3, 15])
+def test_where_most_scores_are_negative_the_best_are_found_all_the_same(
+    positive: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is above 0, or fewer than are wanted, or than pass: what passes then may be the worst."""
+    vectors, asked = unit(6_000, 8), unit(1, 8, seed=1)
+    vectors[(vectors @ asked[0]) > 0] *= -1
+    vectors[np.random.default_rng(2).permutation(6_000)[:positive]] *= -1
+    engine = screened_engine(vectors, monkeypatch)
+    asked = np.vstack((asked, unit(3, 8, seed=3)))
+    assert_exact(engine.search(asked, 10), true_scores(vectors, asked), 10, within=tolerance(8))

@@ -54,12 +54,13 @@ def screened(
     first, rows, passing, width, k = tf.unstack(sizes, 5)
     numbers, near = best(_rounded_product(units, rounded), tf.stack([0, rows, passing, width]))
     ascending = tf.math.top_k(-numbers, passing).indices
-    numbers, found = (tf.gather(each, ascending, axis=1, batch_dims=1) for each in (numbers, near))
+    numbers = tf.gather(numbers, ascending, axis=1, batch_dims=1)
     # Not a product of matrices, whose sums depend on the batch.
     exact = tf.reduce_sum(tf.gather(items, numbers) * units[:, tf.newaxis, :], axis=2)
-    scores, places = tf.math.top_k(tf.where(tf.math.is_inf(found), float("-inf"), exact), k)
+    scores, places = tf.math.top_k(exact, k)
     worst = near[:, -1]
-    proven = tf.math.is_inf(worst) | (scores[:, -1] > _at_most(worst) + _off_by(units, rounding))
+    # Negative ones prove nothing, and may be none of the best: rows that are left out, too few that are not.
+    proven = (worst >= 0) & (scores[:, -1] > worst + _half_step(worst) + _off_by(units, rounding))
     return first + tf.gather(numbers, places, axis=1, batch_dims=1), scores, proven
 
 
@@ -82,9 +83,9 @@ def products_are_near() -> bool:
     units, items = (_unit_vectors(random, rows) for rows in (16, 512))
     rounded = np.empty(items.shape, np.uint16)
     bound = _off_by(tf.constant(units), round_items(items, rounded)).numpy()
-    scores = _rounded_product(tf.constant(units), tf.bitcast(rounded, tf.bfloat16))
+    scores = tf.cast(_rounded_product(tf.constant(units), tf.bitcast(rounded, tf.bfloat16)), tf.float32)
     exact = units.astype(np.float64) @ items.T.astype(np.float64)
-    off = np.abs(tf.cast(scores, tf.float32).numpy() - exact)
+    off = np.abs(scores.numpy() - exact)
     return bool((off <= bound[:, np.newaxis] + _half_step(scores).numpy()).all())
 
 
@@ -99,15 +100,11 @@ def _rounded_product(units: Any, rounded: Any) -> Any:
     return tf.matmul(tf.cast(units, tf.bfloat16), rounded, transpose_b=True)
 
 
-def _at_most(scores: Any) -> Any:
-    """What bfloat16 `scores` were rounded from."""
-    return tf.cast(scores, tf.float32) + _half_step(scores)
-
-
 def _half_step(scores: Any) -> Any:
-    """Half the distance to the bfloat16 that is next, away from zero."""
-    following = tf.bitcast(tf.bitcast(scores, tf.int16) + 1, tf.bfloat16)
-    return tf.abs(tf.cast(following, tf.float32) - tf.cast(scores, tf.float32)) / 2
+    """Half the distance to the bfloat16 that is next, away from zero, of scores that were rounded to it."""
+    bits = tf.bitcast(tf.cast(scores, tf.bfloat16), tf.int16)
+    following = tf.cast(tf.bitcast(bits + 1, tf.bfloat16), tf.float32)
+    return tf.abs(following - scores) / 2
 
 
 def _off_by(units: Any, rounding: Any) -> Any:

@@ -14,6 +14,10 @@ left out, and zeros inside a chosen block are masked. `tf.math.top_k` puts the l
 equals, and sorting the chosen block numbers makes position order row order.
 
 Every size may be a tensor, so that one traced graph serves every index and every k.
+
+Scores in bfloat16 are looked at as the integers that their bits are, up to five times as fast. Those order
+numbers as they are ordered, but negative ones the other way round. So a maximum is right unless all of its
+block are negative; then it is one of these, and what is found is right down to a score of 0.
 """
 
 from __future__ import annotations
@@ -37,12 +41,13 @@ def best_rows(scores: Any, k: Any, *, rows: Any) -> tuple[Any, Any]:
 def best_rows_by_block(scores: Any, k: Any, *, rows: Any, width: Any) -> tuple[Any, Any]:
     """As `best_rows`, in two stages.
 
-    `columns` is a multiple of `width`, and the rows fill more than `k` blocks, the last perhaps in part.
+    `columns` is a multiple of `width`, and the rows fill more than `k` blocks, the last perhaps in part. Of
+    bfloat16 `scores` everything from the first that is negative on may be wrong.
     """
     batch = tf.shape(scores)[0]
     by_block = tf.reshape(scores, [batch, -1, width])
     blocks = (rows + width - 1) // width
-    maxima = tf.reduce_max(by_block, axis=2)[:, :blocks]
+    maxima = _maxima(by_block)[:, :blocks]
     block_numbers = tf.sort(tf.math.top_k(maxima, k + 1, sorted=False).indices, axis=1)
     candidates = tf.gather(by_block, block_numbers, axis=1, batch_dims=1)
     return _best_of(candidates, block_numbers, k, rows=rows, width=width)
@@ -60,7 +65,7 @@ def without(scores: Any, places: Any) -> Any:
 
 
 def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any) -> tuple[Any, Any]:
-    """As `best_rows_by_block` of `without(scores, places)`, and no copy.
+    """As `best_rows_by_block` of `without(scores, places)`, in float32, and no copy.
 
     A row that is left out changes the maximum of its block only where its score is that maximum: seldom,
     unless the best rows are left out. Only such blocks, and those that are chosen, are made anew.
@@ -69,10 +74,11 @@ def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any)
     flat = tf.reshape(scores, [-1, width])
     in_all = tf.shape(flat)[0] // batch
     held_by, columns = places[:, 0] * in_all + places[:, 1] // width, places[:, 1] % width
-    maxima = tf.reduce_max(flat, axis=1)
-    highest = tf.gather_nd(flat, tf.stack([held_by, columns], axis=1)) >= tf.gather(maxima, held_by)
+    maxima = _maxima(flat)
+    left_out = tf.cast(tf.gather_nd(flat, tf.stack([held_by, columns], axis=1)), tf.float32)
+    highest = left_out >= tf.gather(maxima, held_by)
     lowered, _ = tf.unique(tf.gather(held_by, _where(highest)))
-    lower = tf.reduce_max(_blocks_without(flat, lowered, held_by, columns), axis=1)
+    lower = _maxima(_blocks_without(flat, lowered, held_by, columns))
     maxima = tf.tensor_scatter_nd_update(maxima, lowered[:, None], lower)
     by_query = tf.reshape(maxima, [batch, -1])[:, :blocks]
     block_numbers = tf.sort(tf.math.top_k(by_query, k + 1, sorted=False).indices, axis=1)
@@ -80,6 +86,14 @@ def without_by_block(scores: Any, k: Any, *, rows: Any, width: Any, places: Any)
     candidates = _blocks_without(flat, tf.reshape(chosen, [-1]), held_by, columns)
     by_query = tf.reshape(candidates, [batch, k + 1, width])
     return _best_of(by_query, block_numbers, k, rows=rows, width=width)
+
+
+def _maxima(blocks: Any) -> Any:
+    """[..., n] float32 of `blocks` [..., n, width]."""
+    if blocks.dtype != tf.bfloat16:
+        return tf.reduce_max(blocks, axis=-1)
+    bits = tf.reduce_max(tf.bitcast(blocks, tf.int16), axis=-1)
+    return tf.cast(tf.bitcast(bits, tf.bfloat16), tf.float32)
 
 
 def _blocks_without(flat: Any, numbers: Any, held_by: Any, columns: Any) -> Any:
@@ -102,7 +116,8 @@ def _best_of(candidates: Any, block_numbers: Any, k: Any, *, rows: Any, width: A
     """The best `k` of the scores [B, blocks, width] of these blocks, in row order."""
     flat = [tf.shape(candidates)[0], (k + 1) * width]
     candidate_rows = tf.reshape(block_numbers[:, :, None] * width + tf.range(width), flat)
-    values = tf.where(candidate_rows < rows, tf.reshape(candidates, flat), float("-inf"))
+    scores = tf.cast(tf.reshape(candidates, flat), tf.float32)
+    values = tf.where(candidate_rows < rows, scores, float("-inf"))
     best, positions = tf.math.top_k(values, k)
     return tf.gather(candidate_rows, positions, axis=1, batch_dims=1), best
 
