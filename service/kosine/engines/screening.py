@@ -27,7 +27,7 @@ _LEAST_NUMBERS = 10_000_000
 
 _MOST_LOOKED_UP = 2**23
 """Numbers of the rows that pass, of all queries of a call: 32 MiB."""
-_MOST_ROWS_LOOKED_UP = 2**13
+_MOST_ROWS_LOOKED_UP = 2**14
 """The rows themselves; more queries than have so many gain nothing from being together."""
 _LEAST_AT_ONCE = 16
 """Queries of a call: a product for fewer is not worth it."""
@@ -103,7 +103,7 @@ def most_looked_up(*, queries: int, k: int, dim: int) -> int:
     """Numbers of the rows that pass at most for up to `queries` that want up to `k` results.
 
     >>> most_looked_up(queries=64, k=10, dim=400), most_looked_up(queries=128, k=1000, dim=768)
-    (2713600, 6291456)
+    (2713600, 8388096)
     """
     return dim * min(_looked_up(dim), queries * most_passing(k))
 
