@@ -37,7 +37,7 @@ TILE_COLUMNS = 2**16
 
 
 def zeroed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Page-aligned memory that goes back to the system when the last reference drops."""
+    """Zeroed, page-aligned memory that goes back to the system when the last reference drops."""
     buffer = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         buffer.madvise(mmap.MADV_HUGEPAGE)
