@@ -73,7 +73,7 @@ def blas_environment() -> dict[str, str]:
 
 
 def bfloat16_unit(root: Path = Path("/")) -> Bfloat16:
-    """What the CPU has, by /proc under `root`: Intel's since Sapphire Rapids AMX, AMD's since Zen 4 AVX512."""
+    """What the CPU has, as `root`/proc says: Intel's since Sapphire Rapids AMX, AMD's since Zen 4 AVX512."""
     lines = _read(root / "proc/cpuinfo").splitlines()
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     if "amx_bf16" in flags:
