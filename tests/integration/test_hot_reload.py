@@ -33,6 +33,7 @@ from tests.kit.writers import npy_bytes, publish, rewrite_in_place, stamped, wri
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kosine.engines.matrix import Order
     from kosine.loading.attempt import Loaded
     from kosine.loading.job import Unchanged
     from kosine.settings import IndexSettings
@@ -548,6 +549,31 @@ async def test_what_does_not_fit_is_refused_with_the_numbers(tmp_path: Path) -> 
         limit = 2**30
         await service.registry.until(lambda: len(service.registry.published) == 2)
         assert [7] == (await service.ask("items", unit_rows(1, rows=20_000)[7])).ids
+
+
+async def test_a_copy_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    """What an engine keeps beside its items is for speed alone; without memory for it they are served."""
+    path, device, limit = tmp_path / "items.npy", NumpyDevice(copy_bytes=2**30), 97 * 2**19
+    await put(path, 0)
+
+    def probe() -> Memory:
+        return Memory(limit=limit, used=0)
+
+    async with rig(device=device, probe=probe) as service:
+        await service.apply(items=index_settings(path))
+        await service.registry.until(lambda: service.serves() is not None)
+        assert await answers_as(service, 0)
+        assert "dim_major" == order_of(device.built[0])
+        limit = 2**31
+        await put(path, 1)
+        await service.registry.until(lambda: len(service.registry.published) == 2)
+        assert await answers_as(service, 1)
+        assert "row_major" == order_of(device.built[1])
+
+
+def order_of(engine: NumpyEngine) -> Order:
+    assert engine.matrix is not None
+    return engine.matrix.order
 
 
 async def test_memory_the_system_refuses_is_a_load_that_does_not_fit(tmp_path: Path) -> None:

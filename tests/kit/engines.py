@@ -169,12 +169,13 @@ class NumpyDevice:
     device: str = "/CPU:0"
     options: dict[str, Any] = field(default_factory=dict)
     fail_build: Exception | None = None
+    copy_bytes: int = 0
     built: list[NumpyEngine] = field(default_factory=list)
 
     def order(self, metric: str, *, rows: int, dim: int) -> Order:
         """See `EngineFactory.order`."""
         del metric, rows, dim
-        return "dim_major"
+        return "row_major" if self.copy_bytes else "dim_major"
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> NumpyEngine:
         """See `EngineFactory.build`."""
@@ -185,7 +186,7 @@ class NumpyDevice:
         self.built.append(engine)
         return engine
 
-    def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
-        """The score matrix."""
+    def scratch_bytes(self, order: Order, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
+        """The score matrix, and what is said to be kept beside row-major items."""
         del dim, max_k
-        return 4 * rows * max_rows
+        return 4 * rows * max_rows + (self.copy_bytes if order == "row_major" else 0)

@@ -87,9 +87,9 @@ class TensorFlowDevice:
                 device=self.device,
             ) from error
 
-    def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
+    def scratch_bytes(self, order: Order, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """See `EngineFactory.scratch_bytes`."""
-        screened = self.order("cosine", rows=rows, dim=dim) == "row_major"
+        screened = order == "row_major"
         calls = scratch_bytes(rows=rows, dim=dim, max_rows=max_rows, max_k=max_k, screened=screened)
         return calls + (rounded_bytes(rows=rows, dim=dim) if screened else 0)
 

@@ -76,13 +76,16 @@ class EngineFactory(Protocol):
         """What TensorFlow calls it: `/CPU:0`, `/GPU:0`."""
 
     def order(self, metric: str, *, rows: int, dim: int) -> Order:
-        """How items of an index should lie in its matrix to be searched fastest; any order is served."""
+        """How items of an index should lie in its matrix to be searched fastest; any order is served.
+
+        `dim_major` takes no more memory than any other.
+        """
 
     def build(self, matrix: ItemMatrix, *, metric: str, max_k: int, max_rows: int) -> Engine:
         """Take the matrix over: no copy on a CPU."""
 
-    def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
-        """Upper bound of what an engine and its calls need beside the matrix, for memory admission."""
+    def scratch_bytes(self, order: Order, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
+        """Upper bound of what an engine over items in this order, and its calls, need beside the matrix."""
 
 
 class OpenedDevice(EngineFactory, Protocol):

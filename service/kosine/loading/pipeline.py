@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kosine.engines.engine import Engine, EngineFactory
+    from kosine.engines.matrix import Order
     from kosine.loading.admission import Admission, Booking
     from kosine.loading.artifact import MatrixArtifact
     from kosine.loading.copies import Copies, PendingCopy
@@ -181,13 +182,13 @@ class _Load:
                 if files.copy is not None:
                     unfinished.callback(files.copy.discard)
                 plan = self._gate(files)
-                booking = booked.enter_context(self._book(plan, files.buffer_bytes))
+                order, booking = self._book(plan, files.buffer_bytes, booked)
                 read = read_masks(files, job, rows=plan.rows)
                 if job.make_room is not None:
                     if job.reuse is not None and self._hash_all(files, plan) == job.reuse:
                         return self._only_masks(read)
                     job.make_room()
-                artifact, ids, digest = self._fetch(files, plan, booking)
+                artifact, ids, digest = self._fetch(files, plan, order, booking)
             if digest == job.reuse:
                 return self._only_masks(read)
             found = files_of(
@@ -234,22 +235,40 @@ class _Load:
         if self._job.cancelled():
             raise LoadError(LoadCode.CANCELLED, "the load was given up", stage=stage)
 
-    def _book(self, plan: MatrixPlan, read_buffers: int) -> contextlib.AbstractContextManager[Booking]:
+    def _book(
+        self, plan: MatrixPlan, read_buffers: int, until: contextlib.ExitStack
+    ) -> tuple[Order, Booking]:
+        """Memory for the order that is searched fastest, or else for the one that takes least."""
         self._enter(Stage.ADMIT)
-        settings, served = self._job.settings, self._job.served
-        need = MemoryNeed(
+        served = self._job.served
+        freed = 0
+        if served is not None and self._job.make_room is not None and "CPU" in served.device:
+            freed = served.bytes
+        fastest = self._factory.order(self._job.settings.metric, rows=plan.rows, dim=plan.dim)
+        need = self._need(plan, fastest, read_buffers)
+        least = self._need(plan, "dim_major", read_buffers)
+        try:
+            return fastest, until.enter_context(self._admission.book(need, freed_first=freed))
+        except LoadError:
+            if least.total >= need.total:
+                raise
+        booking = until.enter_context(self._admission.book(least, freed_first=freed))
+        structlog.get_logger(__name__).warning(
+            "screening_left_out", index=self._job.name, need_bytes=need.total, booked_bytes=least.total
+        )
+        return "dim_major", booking
+
+    def _need(self, plan: MatrixPlan, order: Order, read_buffers: int) -> MemoryNeed:
+        settings = self._job.settings
+        return MemoryNeed(
             matrix=plan.nbytes,
             ids=_ids_bytes(self._job.sources, plan.rows),
             masks=mask_bytes(self._job, plan.rows, masks=len(self._job.sources.masks)),
             buffers=LOAD_BUFFER_BYTES + read_buffers,
             scratch=self._factory.scratch_bytes(
-                rows=plan.rows, dim=plan.dim, max_rows=settings.batch.max_rows, max_k=settings.max_k
+                order, rows=plan.rows, dim=plan.dim, max_rows=settings.batch.max_rows, max_k=settings.max_k
             ),
         )
-        freed = 0
-        if served is not None and self._job.make_room is not None and "CPU" in served.device:
-            freed = served.bytes
-        return self._admission.book(need, freed_first=freed)
 
     def _hash_all(self, files: Files, plan: MatrixPlan) -> str:
         """The digest, at the price of reading all twice: a touched file must cause no gap in service."""
@@ -267,7 +286,7 @@ class _Load:
         return digest.digest()
 
     def _fetch(
-        self, files: Files, plan: MatrixPlan, booking: Booking
+        self, files: Files, plan: MatrixPlan, order: Order, booking: Booking
     ) -> tuple[MatrixArtifact, IdsArtifact | None, str]:
         def progress(done: int) -> None:
             booking.allocated(plan.nbytes * done // max(1, files.vectors.size))
@@ -283,7 +302,7 @@ class _Load:
             files.vectors,
             plan,
             metric=settings.metric,
-            order=self._factory.order(settings.metric, rows=plan.rows, dim=plan.dim),
+            order=order,
             check_layout=settings.check_layout,
             drop_invalid=settings.invalid_rows == "drop",
             cancelled=self._job.cancelled,

@@ -85,9 +85,9 @@ class PeerDevice:
         find = _BUILDERS[self.engine](unit, self.threads)
         return _Engine(find, rows=matrix.rows, dim=matrix.dim, max_k=max_k, nbytes=unit.nbytes)
 
-    def scratch_bytes(self, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
+    def scratch_bytes(self, order: Order, *, rows: int, dim: int, max_rows: int, max_k: int) -> int:
         """See `EngineFactory.scratch_bytes`."""
-        del dim, max_k
+        del order, dim, max_k
         return 4 * rows * max_rows
 
     def prepare(self) -> None:
