@@ -23,7 +23,6 @@ PRELUDE = """
 import json, sys
 import structlog
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-from kosine.engines.cpus import bfloat16_unit
 from kosine.engines.device import open_device
 from kosine.errors import StartupError
 assert "tensorflow" not in sys.modules, "imported before it was asked for"

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ("BFLOAT16", "products_are_near", "round_items", "screened")
+__all__ = ("products_are_near", "round_items", "screened")
 
-BFLOAT16: np.dtype[Any] = np.dtype(tf.bfloat16.as_numpy_dtype)
+_BFLOAT16: np.dtype[Any] = np.dtype(tf.bfloat16.as_numpy_dtype)
 """NumPy has none of its own; TensorFlow brings one."""
 
 _AT_ONCE = 2**16
@@ -66,7 +66,7 @@ def screened(
 
 def round_items(items: NDArray[np.float32], rounded: NDArray[np.uint16]) -> float:
     """Write unit items [n, dim] as bfloat16 into `rounded` [n, dim]; the largest |x - x'|."""
-    written = rounded.view(BFLOAT16)
+    written = rounded.view(_BFLOAT16)
     step = max(1, _AT_ONCE // items.shape[1])
     largest = 0.0
     for first in range(0, len(items), step):

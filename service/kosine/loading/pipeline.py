@@ -246,12 +246,12 @@ class _Load:
             freed = served.bytes
         fastest = self._factory.order(self._job.settings.metric, rows=plan.rows, dim=plan.dim)
         need = self._need(plan, fastest, read_buffers)
-        least = self._need(plan, "dim_major", read_buffers)
         try:
             return fastest, until.enter_context(self._admission.book(need, freed_first=freed))
         except LoadError:
-            if least.total >= need.total:
+            if fastest == "dim_major":
                 raise
+        least = self._need(plan, "dim_major", read_buffers)
         booking = until.enter_context(self._admission.book(least, freed_first=freed))
         structlog.get_logger(__name__).warning(
             "screening_left_out", index=self._job.name, need_bytes=need.total, booked_bytes=least.total
