@@ -17,7 +17,7 @@ from kosine.loading.config_watch import ConfigWatch
 from kosine.settings import ServiceSettings
 from tests.kit.loads import Rig, rig
 from tests.kit.log_events import LogEvents, log_events
-from tests.kit.writers import ConfigMapFolder, publish
+from tests.kit.writers import ConfigMapFolder, publish, put_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,13 +100,13 @@ async def test_indexes_come_change_and_go_live(folder: Path, logged: LogEvents) 
         assert items is not None
         assert "items" == service.catalog.default_index()
 
-        await asyncio.to_thread(path.write_text, MORE)
+        await asyncio.to_thread(put_whole, path, MORE)
         await service.registry.until(lambda: "users" in service.registry.names())
         await service.registry.until(lambda: service.serves("users") is not None)
         assert (3, "users") == (items.settings.k, service.catalog.default_index())
         assert items is service.registry.current("items")
 
-        await asyncio.to_thread(path.write_text, LESS)
+        await asyncio.to_thread(put_whole, path, LESS)
         applied = await logged.wait("config_applied", count=3)
         assert ["users"] == service.registry.names()
         assert ("items",) == applied["removed"]
@@ -136,7 +136,7 @@ async def test_a_bad_file_is_refused_whole(bad: str, folder: Path, logged: LogEv
     async with following(path) as service:
         await service.registry.until(lambda: service.serves("items") is not None)
         _, before = in_force(service)
-        await asyncio.to_thread(path.write_bytes, bad.encode("latin-1"))
+        await asyncio.to_thread(put_whole, path, bad.encode("latin-1"))
         refused = await logged.wait("config_refused")
 
         assert "error" == refused["log_level"]
@@ -144,7 +144,7 @@ async def test_a_bad_file_is_refused_whole(bad: str, folder: Path, logged: LogEv
         assert ["items"] == service.registry.names()
         assert (0.0, before) == in_force(service)
 
-        await asyncio.to_thread(path.write_text, MORE)
+        await asyncio.to_thread(put_whole, path, MORE)
         await service.registry.until(lambda: "users" in service.registry.names())
         assert 1 == len(logged.named("config_refused"))
 
@@ -163,14 +163,14 @@ async def test_the_writer_of_the_file_can_tell_when_it_is_in_force(folder: Path,
         first = watch.status()
         assert (good, (), None) == (first.hash, first.restart_needed, first.refused)
 
-        await asyncio.to_thread(path.write_text, "indexes: [")
+        await asyncio.to_thread(put_whole, path, "indexes: [")
         detail = (await logged.wait("config_refused"))["detail"]
         status = watch.status()
         assert (good, first.applied_at) == (status.hash, status.applied_at)
         assert status.refused is not None
         assert (digest(path), detail) == (status.refused.hash, status.refused.detail)
 
-        await asyncio.to_thread(path.write_text, "service: {port: 9999}\n" + MORE)
+        await asyncio.to_thread(put_whole, path, "service: {port: 9999}\n" + MORE)
         await logged.wait("config_applied", count=2)
         last = watch.status()
         assert (digest(path), ("port",), None) == (last.hash, last.restart_needed, last.refused)
@@ -191,9 +191,9 @@ async def test_a_refused_file_that_is_put_back_counts_as_in_force_again(
     async with following(path) as service:
         await service.registry.until(lambda: service.serves("items") is not None)
         items = service.registry.current("items")
-        await asyncio.to_thread(path.write_text, "indexes: [")
+        await asyncio.to_thread(put_whole, path, "indexes: [")
         await logged.wait("config_refused")
-        await asyncio.to_thread(path.write_text, GOOD)
+        await asyncio.to_thread(put_whole, path, GOOD)
         await logged.wait("config_applied", count=2)
 
         assert 1.0 == in_force(service)[0]
@@ -231,7 +231,7 @@ async def test_a_file_that_is_gone_changes_nothing(folder: Path, logged: LogEven
         assert 0.0 == in_force(service)[0]
         assert 1 == len(logged.named("config_refused"))
 
-        await asyncio.to_thread(path.write_text, GOOD)
+        await asyncio.to_thread(put_whole, path, GOOD)
         await logged.wait("config_applied", count=2)
         assert 1.0 == in_force(service)[0]
 
@@ -263,12 +263,12 @@ async def test_a_file_still_being_written_is_not_applied(folder: Path, logged: L
         settings = load(path)
         reads += 1
         if reads == 2:
-            path.write_text(LESS)
+            put_whole(path, LESS)
         return settings
 
     async with following(path, load=slow_load) as service:
         await service.registry.until(lambda: service.serves("items") is not None)
-        await asyncio.to_thread(path.write_text, MORE)
+        await asyncio.to_thread(put_whole, path, MORE)
         await service.registry.until(lambda: service.registry.names() == ["users"])
 
     applied = logged.named("config_applied")
@@ -289,7 +289,7 @@ async def test_a_defect_in_reading_it_is_not_the_end(folder: Path, logged: LogEv
     async with following(path, load=faulty_load, interval=0.05) as service:
         await service.registry.until(lambda: service.serves("items") is not None)
         faulty = True
-        await asyncio.to_thread(path.write_text, MORE)
+        await asyncio.to_thread(put_whole, path, MORE)
         await logged.wait("config_defect")
         faulty = False
         await service.registry.until(lambda: service.serves("users") is not None)
@@ -301,11 +301,11 @@ async def test_the_service_section_waits_for_a_restart(folder: Path, logged: Log
     path.write_text(GOOD)
     async with following(path) as service:
         await service.registry.until(lambda: service.serves("items") is not None)
-        await asyncio.to_thread(path.write_text, "service: {port: 9999}\n" + MORE)
+        await asyncio.to_thread(put_whole, path, "service: {port: 9999}\n" + MORE)
         await service.registry.until(lambda: service.serves("users") is not None)
 
         assert ("port",) == (await logged.wait("config_needs_restart"))["settings"]
-        await asyncio.to_thread(path.write_text, "service: {port: 9999}\n" + LESS)
+        await asyncio.to_thread(put_whole, path, "service: {port: 9999}\n" + LESS)
         assert ("port",) == (await logged.wait("config_needs_restart", count=2))["settings"]
 
 
@@ -316,7 +316,7 @@ async def test_an_edit_between_start_and_watching_is_not_lost(folder: Path) -> N
     async with rig() as service:
         await service.catalog.apply(await asyncio.to_thread(load, path))
         await service.registry.until(lambda: service.serves("items") is not None)
-        await asyncio.to_thread(path.write_text, MORE)
+        await asyncio.to_thread(put_whole, path, MORE)
         watch = ConfigWatch(
             path,
             load=partial(load, path),

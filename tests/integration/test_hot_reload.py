@@ -28,7 +28,8 @@ from kosine.settings import GuardSettings
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.engines import NumpyDevice, NumpyEngine
 from tests.kit.loads import Rig, Staged, index_settings, memory, rig
-from tests.kit.writers import npy_bytes, publish, rewrite_in_place, stamped, write_torn
+from tests.kit.npy_files import npy_bytes
+from tests.kit.writers import publish, rewrite_in_place, stamped, write_torn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,6 +17,7 @@ from kosine.source_uri import COMMAND_LINE
 from tests.kit.engines import NumpyDevice
 from tests.kit.loads import index_settings, memory, rig
 from tests.kit.npy_files import npy_bytes, unit_rows
+from tests.kit.writers import put_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,9 +51,7 @@ def write(folder: Path, seed: int, *, rows: int = ROWS) -> Manifest:
 
 def name(folder: Path, content: bytes) -> None:
     """Put a manifest in place."""
-    temporary = folder / "items.json.partial"
-    temporary.write_bytes(content)
-    temporary.replace(folder / "items.json")
+    put_whole(folder / "items.json", content)
 
 
 async def test_vectors_and_ids_are_swapped_together(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from kosine.serving.request import SearchOptions, SearchRequest
 from kosine.serving.searching import Terms, search
 from tests.kit.answered import Answered
 from tests.kit.loads import Rig, index_settings, rig
+from tests.kit.npy_files import npy_bytes
 from tests.kit.serving import never
-from tests.kit.writers import npy_bytes, publish
+from tests.kit.writers import publish, put_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,9 +180,7 @@ async def test_a_bad_mask_is_refused_and_the_good_one_serves_on(
         if content is None:
             (tmp_path / "in_stock.npy").unlink()
         else:
-            temporary = tmp_path / "new"
-            temporary.write_bytes(content)
-            temporary.replace(tmp_path / "in_stock.npy")
+            put_whole(tmp_path / "in_stock.npy", content)
         await service.registry.until(lambda: service.error() == (code, stage))
         assert [rows_where(of_class(0))] == await find(service, mask="in_stock")
 

@@ -18,7 +18,7 @@ from kosine.loading.manifest import Manifest, Part, encode_manifest
 from kosine.settings import CanarySettings, GuardSettings
 from tests.kit.loads import index_settings, rig
 from tests.kit.npy_files import npy_bytes, unit_rows
-from tests.kit.writers import publish
+from tests.kit.writers import publish, put_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -159,9 +159,7 @@ async def test_what_is_still_in_the_source_needs_no_copy(tmp_path: Path) -> None
         (tmp_path / f"v{seed}.npy").write_bytes(npy_bytes(vectors(seed)))
         (tmp_path / f"i{seed}.npy").write_bytes(npy_bytes(np.arange(ROWS) + 1000 * seed))
         manifest = Manifest(vectors=Part(f"v{seed}.npy"), ids=Part(f"i{seed}.npy"))
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(encode_manifest(manifest))
-        temporary.replace(path)
+        put_whole(path, encode_manifest(manifest))
 
     name(1)
     async with service(path) as running:

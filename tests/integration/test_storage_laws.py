@@ -18,6 +18,7 @@ from kosine.loading.storage.stores import Stores
 from kosine.settings import StoresSettings
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.object_stores import ObjectServer
+from tests.kit.writers import put_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,9 +49,7 @@ class Folder:
         return str(self._path / key)
 
     def put(self, key: str, content: bytes) -> None:
-        temporary = self._path / f".{key}.new"
-        temporary.write_bytes(content)
-        temporary.replace(self._path / key)
+        put_whole(self._path / key, content)
 
     def delete(self, key: str) -> None:
         (self._path / key).unlink()

@@ -29,6 +29,7 @@ from kosine.retries import RetryPolicy
 from kosine.source_uri import COMMAND_LINE
 from tests.kit.loads import index_settings, rig
 from tests.kit.npy_files import npy_bytes, unit_rows
+from tests.kit.writers import put_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -206,13 +207,13 @@ async def test_n24_each_index_is_read_with_its_own_credentials(accounts: Account
                 by_process = index_settings(accounts.owner.uri("items.npy"), interval=0.1)
                 await running.apply(theirs=index, items=by_process)
                 await running.registry.until(lambda: running.error("theirs") is not None)
-                (tmp_path / "owner").write_text(keys_file(accounts.reader), encoding="utf-8")
+                put_whole(tmp_path / "owner", keys_file(accounts.reader))
                 await running.registry.until(
                     lambda: running.error("items") == ("source_forbidden", "fingerprint")
                 )
                 assert running.registry.current("theirs") is None
 
-                (tmp_path / "owner").write_text(keys_file(accounts.owner), encoding="utf-8")
+                put_whole(tmp_path / "owner", keys_file(accounts.owner))
                 await running.registry.until(lambda: running.registry.current("theirs") is not None)
                 assert [7] == (await running.ask("theirs", rows(1)[7])).ids
                 assert running.registry.current("items") is None

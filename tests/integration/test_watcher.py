@@ -15,7 +15,8 @@ from watchfiles import watch
 
 from kosine.loading import watcher as watcher_module
 from kosine.loading.watcher import Watcher
-from tests.kit.writers import ConfigMapFolder, npy_bytes, publish, rewrite_in_place, stamped
+from tests.kit.npy_files import npy_bytes
+from tests.kit.writers import ConfigMapFolder, publish, rewrite_in_place, stamped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tests.kit.npy_files import npy_bytes
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ("ConfigMapFolder", "npy_bytes", "publish", "rewrite_in_place", "stamped", "stamps", "write_torn")
+__all__ = (
+    "ConfigMapFolder",
+    "publish",
+    "put_whole",
+    "rewrite_in_place",
+    "stamped",
+    "stamps",
+    "write_torn",
+)
 
 
 def stamped(generation: int, *, rows: int, dim: int) -> NDArray[np.float32]:
@@ -28,18 +37,16 @@ def stamps(vectors: NDArray[np.float32]) -> set[int]:
     return set((np.rint(turns * 1000).astype(int) % 1000).tolist())
 
 
-def npy_bytes(array: NDArray[Any]) -> bytes:
-    """What np.save writes."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def put_whole(path: Path, content: bytes | str) -> None:
+    """The recommended way: a complete file, renamed into place; nobody finds it half written."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
 
 
 def publish(path: Path, array: NDArray[Any]) -> None:
-    """The recommended way: a complete file, renamed into place."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(npy_bytes(array))
-    temporary.replace(path)
+    """A matrix, as a whole."""
+    put_whole(path, npy_bytes(array))
 
 
 def rewrite_in_place(path: Path, array: NDArray[Any]) -> None:

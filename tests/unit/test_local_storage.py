@@ -25,7 +25,8 @@ from kosine.loading import local
 from kosine.loading.local import LocalStorage
 from kosine.loading.refresh_policy import MIN_SETTLE
 from kosine.source_uri import COMMAND_LINE
-from tests.kit.writers import npy_bytes, publish, rewrite_in_place, stamped
+from tests.kit.npy_files import npy_bytes
+from tests.kit.writers import publish, rewrite_in_place, stamped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from kosine.loading.local import LocalStorage
 from kosine.loading.masks import named_masks, read_mask, read_mask_header
 from kosine.serving.masks import FileRows
 from kosine.source_uri import COMMAND_LINE
+from tests.kit.npy_files import npy_bytes
 from tests.kit.serving import masks_of
-from tests.kit.writers import npy_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
