@@ -167,8 +167,8 @@ async def test_a_failure_at_any_stage_keeps_the_old_version(
         assert IndexState.AVAILABLE is service.registry.state("items")
         assert await answers_as(service, 0)
 
-        service.loader.at.clear()
         await put(path, 2)
+        service.loader.at.clear()
         await service.registry.until(lambda: service.serves() != old)
         assert await answers_as(service, 2)
         await service.registry.until(lambda: service.error() is None)
@@ -193,8 +193,8 @@ async def test_a_hang_at_any_stage_is_given_up(stage: Stage, tmp_path: Path) -> 
             await service.registry.until(lambda: service.error() == ("timed_out", stage.value))
             assert old == service.serves()
             assert await answers_as(service, 0)
-            service.loader.at.clear()
             await put(path, 2)
+            service.loader.at.clear()
             await service.registry.until(lambda: service.serves() != old)
             assert await answers_as(service, 2)
         finally:
@@ -483,11 +483,13 @@ async def test_a_file_rewritten_while_it_is_read_is_read_again(meanwhile: str, t
 
 
 async def test_the_last_of_many_rewrites_is_served(tmp_path: Path) -> None:
-    """N12, G6: 200 replacements in two seconds make a few builds, and the last one serves."""
-    path = tmp_path / "items.npy"
+    """N12, G6: of 200 replacements at most one is built per rest, and the last one serves."""
+    path, settle = tmp_path / "items.npy", 0.25
     await put(path, 0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     async with rig() as service:
-        await service.apply(items=index_settings(path, watch=True, settle=0.25))
+        await service.apply(items=index_settings(path, watch=True, settle=settle))
         await service.registry.until(lambda: service.serves() is not None)
         for seed in range(1, 201):
             await put(path, seed)
@@ -501,7 +503,7 @@ async def test_the_last_of_many_rewrites_is_served(tmp_path: Path) -> None:
         )
 
         assert await answers_as(service, 200)
-        assert len(service.device.built) <= 8
+        assert len(service.device.built) <= 1 + (loop.time() - began) / settle
 
 
 async def test_a_source_that_vanishes_keeps_serving(tmp_path: Path) -> None:
